@@ -1,0 +1,59 @@
+"""engine.json: what the serving side must know to run an engine. Written by the builder, read by admission.
+
+Files of an artifact (below files/):
+
+    engine.json          this description
+    engine/              what the backend loads (openvino.xml/.bin, model.onnx, checkpoint/ for Torch)
+    tokenizer/           tokenizer.json and its configuration
+    report.json, report.html
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from enginewright_api.model_base import ApiModel
+from enginewright_api.recipe import Task
+from enginewright_api.serving_spec import Backend, Limits
+
+ENGINE_DESCRIPTION = "engine.json"
+
+
+class Pooling(StrEnum):
+    """How token states become one vector."""
+
+    MEAN = "Mean"
+    CLS = "Cls"
+    NONE = "None"
+
+
+class EngineDescription(ApiModel):
+    """How to run one engine.
+
+    Encoders take `input_ids`, `attention_mask` (and `token_type_ids` when listed), int64, shape [batch, tokens],
+    and give `output`, float32: [batch, dimension] (pooled inside the engine) or [batch, labels].
+    The served Triton model takes `text` (BYTES [batch, 1]) and gives `embedding` (FP32 [batch, dimension]) or
+    `scores` (FP32 [batch, labels]) and `tokens` (INT32 [batch, 1], tokens of each input as run).
+    """
+
+    task: Task = Field(description="What the model does.")
+    backend: Backend = Field(description="What loads it; Torch means eager PyTorch (the baseline).")
+    entry: Annotated[str, Field(max_length=256)] = Field(
+        description="File or folder below engine/ that the backend loads."
+    )
+    inputs: list[str] = Field(description="Input names in order.")
+    output: str = Field(description="Output name.")
+    output_dimension: int = Field(ge=1, description="Length of the output vector.")
+    labels: list[str] = Field(default_factory=list, description="Class names, for classification.")
+    pooling: Pooling = Field(default=Pooling.NONE, description="Pooling the graph contains; information only.")
+    normalize: bool = Field(default=False, description="Whether output vectors have length one (done in the graph).")
+    limits: Limits = Field(description="Largest shapes.")
+    pad_token_id: int = Field(default=0, description="Padding.")
+    precision_hint: Annotated[str, Field(max_length=8)] = Field(
+        default="f32", description="Inference precision: f32, bf16, f16."
+    )
+    runtime_package: Annotated[str, Field(max_length=64)] = Field(description="Distribution that loads it.")
+    runtime_version: Annotated[str, Field(max_length=64)] = Field(description="Its version at build time.")

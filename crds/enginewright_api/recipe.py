@@ -1,0 +1,100 @@
+"""The resolved recipe: what one engine follows from, no default left open."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.identity import BUILDER_SCHEMA_VERSION, digest_of
+from enginewright_api.model_base import ApiModel
+from enginewright_api.optimization import Distillation, LowRank, Pruning, Quantization
+from enginewright_api.serving_spec import (
+    Backend,
+    EarlyExit,
+    FastPath,
+    Limits,
+    Parallelism,
+    SpeculativeDecoding,
+    TensorRTLLM,
+)
+from enginewright_api.source import Source
+
+
+class Task(StrEnum):
+    """What the model does."""
+
+    TEXT_GENERATION = "TextGeneration"
+    EMBEDDING = "Embedding"
+    CLASSIFICATION = "Classification"
+    TOKEN_CLASSIFICATION = "TokenClassification"  # noqa: S105 - a task, not a secret
+    RERANKING = "Reranking"
+
+
+class Recipe(ApiModel):
+    """Source to engine. Resolved: `engine.backend` and `quantization.method` are never Auto, every data set is named."""
+
+    source: Source = Field(description="Trained weights.")
+    task: Task = Field(description="What the model does.")
+    distillation: Distillation | None = Field(default=None, description="Step 1.")
+    pruning: Pruning | None = Field(default=None, description="Step 2.")
+    low_rank: LowRank | None = Field(default=None, description="Step 3.")
+    quantization: Quantization | None = Field(default=None, description="Step 4.")
+    backend: Backend = Field(description="Compiler, resolved.")
+    limits: Limits = Field(description="Largest shapes.")
+    tensor_rt_llm: TensorRTLLM | None = Field(default=None, alias="tensorRTLLM", description="TensorRT-LLM only.")
+    parallelism: Parallelism = Field(default_factory=Parallelism, description="Shards.")
+    speculative_decoding: SpeculativeDecoding | None = Field(default=None, description="Draft and check.")
+    early_exit: EarlyExit | None = Field(default=None, description="Answer from a middle layer.")
+    fast_path: FastPath | None = Field(default=None, description="Short shape.")
+
+
+class Toolchain(ApiModel):
+    """What compiles and serves: an image by digest on a cluster, a locked environment on one machine."""
+
+    image: Annotated[str, Field(max_length=1024)] = Field(description="Builder image, or `local`.")
+    digest: Annotated[str, Field(max_length=128)] = Field(description="sha256 of the image or of the lock file.")
+
+
+class AcceleratorFacts(ApiModel):
+    """Facts of the accelerator class that the engine depends on."""
+
+    accelerator_class: Annotated[str, Field(max_length=253)] = Field(
+        description="Name; for people, not part of the key."
+    )
+    vendor: Annotated[str, Field(max_length=63)] = Field(description="nvidia, amd, intel, cpu ...")
+    compute_capability: Annotated[str, Field(max_length=16)] = Field(
+        default="", description='CUDA compute capability such as "9.0"; empty for CPU.'
+    )
+    architecture: Annotated[str, Field(max_length=63)] = Field(default="", description="Such as x86_64-avx512-vnni.")
+    memory_gib: float = Field(
+        default=0.0, alias="memoryGiB", description="Memory of one accelerator; not part of the key."
+    )
+
+
+class BuildRequest(ApiModel):
+    """The recipe file a builder process is given: what to build, for what, and what to measure."""
+
+    key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = Field(description="Must equal build_key of the rest.")
+    recipe: Recipe = Field(description="What to build.")
+    toolchain: Toolchain = Field(description="With what.")
+    accelerator: AcceleratorFacts = Field(description="For what.")
+    evidence: EvidenceRequest = Field(description="What to measure.")
+
+
+def build_key(recipe: Recipe, toolchain: Toolchain, accelerator: AcceleratorFacts) -> str:
+    """sha256 hex of everything the engine follows from."""
+    return digest_of(
+        {
+            "schema": BUILDER_SCHEMA_VERSION,
+            "recipe": recipe.wire(),
+            "toolchain": toolchain.digest,
+            "accelerator": {
+                "vendor": accelerator.vendor,
+                "computeCapability": accelerator.compute_capability,
+                "architecture": accelerator.architecture,
+            },
+        }
+    )
