@@ -50,11 +50,11 @@ class AcceleratorClassSpec(ApiModel):
                 "resource: set exactly one of resource and resourceClaimTemplate",
             ),
             (
-                "self.vendor != 'nvidia' || (has(self.computeCapability) && self.computeCapability.matches('^[0-9]+[.][0-9]+$'))",
+                "self.vendor != 'nvidia' || self.computeCapability.matches('^[0-9]+[.][0-9]+$')",
                 'computeCapability: needed for vendor nvidia, such as "9.0"',
             ),
             (
-                "self.vendor != 'cpu' || !has(self.computeCapability) || self.computeCapability == ''",
+                "self.vendor != 'cpu' || self.computeCapability == ''",
                 "computeCapability: a CPU has none",
             ),
         )

@@ -35,7 +35,7 @@ class QualityEvidence(ApiModel):
     minimum: float | None = Field(default=None, description="Worst single row (cosine to the baseline).")
     bounds: Annotated[list[float], Field(max_length=50)] = Field(
         default_factory=list,
-        description="Upper bounds of the drop at confidence 0.50, 0.51 ... 0.99: another budget or confidence is judged from these, nothing runs.",
+        description="Upper bounds of the drop at confidence 0.50, 0.51 ... 0.99, to judge by another confidence.",
     )
     verdict: Verdict = Field(description="Passed, Failed or Inconclusive, for max_drop and confidence above.")
     dataset: str = Field(description="Data set name and digest.")

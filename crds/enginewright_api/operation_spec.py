@@ -48,7 +48,7 @@ class Quality(ApiModel):
     )
     metric: Metric = Field(
         default=Metric.AUTO,
-        description="Auto: CosineSimilarity for Embedding, Accuracy for classification, Perplexity for text generation, Spearman for reranking.",
+        description="Auto: CosineSimilarity for embeddings, Accuracy for classes, Perplexity for text generation.",
     )
     max_drop: float = Field(
         default=0.01,
@@ -111,11 +111,11 @@ class Scaling(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "(has(self.minReplicas) ? self.minReplicas : 1) <= (has(self.maxReplicas) ? self.maxReplicas : 1)",
+                "self.minReplicas <= self.maxReplicas",
                 "minReplicas: must not exceed maxReplicas",
             ),
             (
-                "!has(self.mode) || self.mode != 'Objectives' || has(self.objectives)",
+                "self.mode != 'Objectives' || has(self.objectives)",
                 "objectives: needed with mode Objectives",
             ),
         )
@@ -163,7 +163,7 @@ class Rollout(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "has(self.canary) == (has(self.strategy) && self.strategy == 'Canary')",
+                "has(self.canary) == (self.strategy == 'Canary')",
                 "canary: needed with strategy Canary, and only there",
             ),
             ("!has(self.guard) || has(self.canary)", "guard: goes with canary"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
@@ -115,17 +116,17 @@ class Mixed(ApiModel):
     formats: Annotated[list[Format], Field(min_length=2, max_length=6)] = Field(description="Formats to choose from.")
 
 
-class Quantization(ApiModel):
-    """Lower-precision weights and activations."""
+class RungQuantization(ApiModel):
+    """Lower-precision weights and activations; calibration as in the block above the ladder."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "!has(self.groupSize) || (has(self.granularity) && self.granularity == 'PerGroup')",
+                "!has(self.groupSize) || self.granularity == 'PerGroup'",
                 "groupSize: only with granularity PerGroup",
             ),
             (
-                "!has(self.granularity) || self.granularity != 'PerGroup' || has(self.groupSize)",
+                "self.granularity != 'PerGroup' || has(self.groupSize)",
                 "groupSize: needed with granularity PerGroup",
             ),
             (
@@ -134,19 +135,19 @@ class Quantization(ApiModel):
             ),
             ("has(self.mixed) == (self.format == 'Mixed')", "mixed: needed with format Mixed, and only there"),
             (
-                "!(self.format in ['None', 'FP16', 'BF16']) || !has(self.method) || self.method == 'Auto'",
+                "!(self.format in ['None', 'FP16', 'BF16']) || self.method == 'Auto'",
                 "method: formats None, FP16 and BF16 have no scales; leave method out",
             ),
             (
-                "!has(self.method) || !(self.method in ['AWQ', 'GPTQ']) || self.format in ['INT8', 'INT4', 'INT2', 'Mixed']",
+                "!(self.method in ['AWQ', 'GPTQ']) || self.format in ['INT8', 'INT4', 'INT2', 'Mixed']",
                 "method: AWQ and GPTQ quantise weights to INT8, INT4 or INT2",
             ),
             (
-                "!has(self.method) || self.method != 'SmoothQuant' || self.format in ['INT8', 'FP8', 'Mixed']",
+                "self.method != 'SmoothQuant' || self.format in ['INT8', 'FP8', 'Mixed']",
                 "method: SmoothQuant goes with format INT8 or FP8",
             ),
             (
-                "!has(self.method) || self.method != 'Dynamic' || self.format in ['INT8', 'FP8']",
+                "self.method != 'Dynamic' || self.format in ['INT8', 'FP8']",
                 "method: Dynamic goes with format INT8 or FP8",
             ),
         )
@@ -159,8 +160,13 @@ class Quantization(ApiModel):
     exclude: Annotated[list[Name], Field(max_length=64)] = Field(
         default_factory=list, description="Module name patterns that keep their precision."
     )
-    calibration: Calibration = Field(default_factory=Calibration, description="Rows that ranges are measured on.")
     mixed: Mixed | None = Field(default=None, description="Bits by layer; with format Mixed.")
+
+
+class Quantization(RungQuantization):
+    """Lower-precision weights and activations."""
+
+    calibration: Calibration = Field(default_factory=Calibration, description="Rows that ranges are measured on.")
 
 
 class Student(ApiModel):
@@ -202,11 +208,11 @@ class Pruning(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "self.granularity != 'TwoOfFour' || !has(self.sparsity) || self.sparsity == 0.5",
+                "self.granularity != 'TwoOfFour' || self.sparsity == 0.5",
                 "sparsity: granularity TwoOfFour is always 0.5",
             ),
             (
-                "!has(self.criterion) || self.criterion != 'LotteryTicket' || self.granularity == 'Weights'",
+                "self.criterion != 'LotteryTicket' || self.granularity == 'Weights'",
                 "criterion: LotteryTicket goes with granularity Weights",
             ),
         )
@@ -231,13 +237,45 @@ class LowRank(ApiModel):
     rank: Annotated[int, Field(ge=1, le=65536)] | None = Field(default=None, description="Rank kept.")
 
 
-class Fallback(ApiModel):
-    """A rung of the ladder: blocks given here replace the ones above, the others stay."""
+class Block(StrEnum):
+    """A block of the optimization."""
 
-    distillation: Distillation | None = Field(default=None, description="Replaces optimization.distillation.")
+    DISTILLATION = "Distillation"
+    PRUNING = "Pruning"
+    LOW_RANK = "LowRank"
+    QUANTIZATION = "Quantization"
+
+
+class Fallback(ApiModel):
+    """A rung of the ladder: blocks given here replace the ones above, blocks named in `without` go, others stay."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.pruning) || has(self.lowRank) || has(self.quantization)"
+                " || (has(self.without) && self.without.size() > 0)",
+                "fallbacks: a rung must change something",
+            ),
+        )
+    )
+    without: Annotated[list[Block], Field(max_length=4)] = Field(
+        default_factory=list, description="Blocks this rung leaves out."
+    )
     pruning: Pruning | None = Field(default=None, description="Replaces optimization.pruning.")
     low_rank: LowRank | None = Field(default=None, description="Replaces optimization.lowRank.")
-    quantization: Quantization | None = Field(default=None, description="Replaces optimization.quantization.")
+    quantization: RungQuantization | None = Field(
+        default=None, description="Replaces optimization.quantization; calibration stays."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """What one rung does, defaults filled in."""
+
+    distillation: Distillation | None
+    pruning: Pruning | None
+    low_rank: LowRank | None
+    quantization: Quantization | None
 
 
 class Search(ApiModel):
@@ -267,3 +305,21 @@ class Optimization(ApiModel):
         default=None, description="Search recipes for this goal instead of the blocks above."
     )
     search: Search | None = Field(default=None, description="Budget of the search.")
+
+    def rungs(self) -> tuple[Blocks, ...]:
+        """The ladder in order: the blocks themselves, then each fallback merged over them."""
+        first = Blocks(self.distillation, self.pruning, self.low_rank, self.quantization)
+        return (first, *(self._merged(fallback) for fallback in self.fallbacks))
+
+    def _merged(self, rung: Fallback) -> Blocks:
+        quantization = self.quantization
+        if rung.quantization is not None:
+            calibration = quantization.calibration if quantization is not None else Calibration()
+            own = {name: getattr(rung.quantization, name) for name in RungQuantization.model_fields}
+            quantization = Quantization(**own, calibration=calibration)
+        return Blocks(
+            None if Block.DISTILLATION in rung.without else self.distillation,
+            None if Block.PRUNING in rung.without else rung.pruning or self.pruning,
+            None if Block.LOW_RANK in rung.without else rung.low_rank or self.low_rank,
+            None if Block.QUANTIZATION in rung.without else quantization,
+        )

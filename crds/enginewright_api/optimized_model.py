@@ -17,72 +17,73 @@ from enginewright_api.rules import rules
 from enginewright_api.serving_spec import Batching, Engine, Parallelism, Runtime
 from enginewright_api.source import Source
 
-_NOT_GENERATION = "self.task != 'TextGeneration'"
-_GENERATION = "self.task == 'TextGeneration'"
+_GENERATES = "self.task == 'TextGeneration'"
+_ENCODES = "self.task != 'TextGeneration'"
+_LABELS = "self.task in ['Classification', 'TokenClassification']"
+_COMPARES = "self.task in ['Embedding', 'Reranking']"
 
+# Objects with defaults are always there when the rules run: the API server fills defaults first, and so do we.
 _SPEC_RULES = (
     (
-        f"{_GENERATION} || !has(self.scaling) || !has(self.scaling.objectives) || (!has(self.scaling.objectives.timeToFirstTokenMilliseconds) && !has(self.scaling.objectives.interTokenMilliseconds))",
+        f"{_GENERATES} || !has(self.scaling.objectives)"
+        " || !(has(self.scaling.objectives.timeToFirstTokenMilliseconds)"
+        " || has(self.scaling.objectives.interTokenMilliseconds))",
         "scaling.objectives: timeToFirstTokenMilliseconds and interTokenMilliseconds are for task TextGeneration",
     ),
     (
-        f"{_GENERATION} || !has(self.runtime) || !has(self.runtime.speculativeDecoding)",
+        f"{_GENERATES} || !has(self.runtime.speculativeDecoding)",
         "runtime.speculativeDecoding: only for task TextGeneration",
     ),
+    (f"{_GENERATES} || !has(self.runtime.kvCache)", "runtime.kvCache: only for task TextGeneration"),
+    (f"{_ENCODES} || !has(self.runtime.fastPath)", "runtime.fastPath: not for task TextGeneration"),
     (
-        f"{_GENERATION} || !has(self.runtime) || !has(self.runtime.kvCache)",
-        "runtime.kvCache: only for task TextGeneration",
-    ),
-    (
-        f"{_NOT_GENERATION} || !has(self.runtime) || !has(self.runtime.fastPath)",
-        "runtime.fastPath: not for task TextGeneration",
-    ),
-    (
-        "!has(self.runtime) || !has(self.runtime.earlyExit) || self.task in ['Classification', 'TokenClassification']",
+        f"{_LABELS} || !has(self.runtime.earlyExit)",
         "runtime.earlyExit: only for tasks Classification and TokenClassification",
     ),
     (
-        f"{_GENERATION} || !has(self.batching) || !has(self.batching.mode) || self.batching.mode != 'Continuous'",
+        f"{_GENERATES} || self.batching.mode != 'Continuous'",
         "batching.mode: Continuous is for task TextGeneration",
     ),
     (
-        f"{_GENERATION} || !has(self.engine) || !has(self.engine.backend) || self.engine.backend != 'TensorRTLLM'",
+        f"{_GENERATES} || self.engine.backend != 'TensorRTLLM'",
         "engine.backend: TensorRTLLM is for task TextGeneration",
     ),
     (
-        f"{_NOT_GENERATION} || !has(self.engine) || !has(self.engine.backend) || self.engine.backend != 'TensorRT'",
+        f"{_ENCODES} || self.engine.backend != 'TensorRT'",
         "engine.backend: TensorRT is for encoders; text generation takes TensorRTLLM",
     ),
     (
-        f"{_GENERATION} || !has(self.optimization) || !has(self.optimization.quantization) || !has(self.optimization.quantization.kvCacheFormat) || self.optimization.quantization.kvCacheFormat == 'Auto'",
+        f"{_GENERATES} || !has(self.optimization.quantization)"
+        " || self.optimization.quantization.kvCacheFormat == 'Auto'",
         "optimization.quantization.kvCacheFormat: only for task TextGeneration",
     ),
     (
-        f"!has(self.quality) || !has(self.quality.metric) || !(self.quality.metric in ['Perplexity', 'TokenAgreement']) || {_GENERATION}",
+        f"{_GENERATES} || !(self.quality.metric in ['Perplexity', 'TokenAgreement'])",
         "quality.metric: Perplexity and TokenAgreement are for task TextGeneration",
     ),
     (
-        "!has(self.quality) || !has(self.quality.metric) || !(self.quality.metric in ['CosineSimilarity', 'SpearmanCorrelation']) || self.task in ['Embedding', 'Reranking']",
+        f"{_COMPARES} || !(self.quality.metric in ['CosineSimilarity', 'SpearmanCorrelation'])",
         "quality.metric: CosineSimilarity and SpearmanCorrelation are for tasks Embedding and Reranking",
     ),
     (
-        "!has(self.quality) || !has(self.quality.metric) || !(self.quality.metric in ['Accuracy', 'F1']) || self.task in ['Classification', 'TokenClassification']",
+        f"{_LABELS} || !(self.quality.metric in ['Accuracy', 'F1'])",
         "quality.metric: Accuracy and F1 are for tasks Classification and TokenClassification",
     ),
     (
-        "!has(self.parallelism) || (has(self.parallelism.tensor) ? self.parallelism.tensor : 1) * (has(self.parallelism.pipeline) ? self.parallelism.pipeline : 1) * (has(self.parallelism.context) ? self.parallelism.context : 1) == (has(self.hardware.acceleratorsPerReplica) ? self.hardware.acceleratorsPerReplica : 1)",
+        "self.parallelism.tensor * self.parallelism.pipeline * self.parallelism.context"
+        " == self.hardware.acceleratorsPerReplica",
         "parallelism: tensor × pipeline × context must equal hardware.acceleratorsPerReplica",
     ),
     (
-        "!has(self.batching) || !has(self.batching.maxBatchSize) || !has(self.engine) || !has(self.engine.limits) || !has(self.engine.limits.maxBatchSize) || self.batching.maxBatchSize <= self.engine.limits.maxBatchSize",
+        "!has(self.batching.maxBatchSize) || self.batching.maxBatchSize <= self.engine.limits.maxBatchSize",
         "batching.maxBatchSize: must not exceed engine.limits.maxBatchSize",
     ),
     (
-        "!has(self.runtime) || !has(self.runtime.fastPath) || !has(self.engine) || !has(self.engine.limits) || !has(self.engine.limits.maxInputTokens) || self.runtime.fastPath.maxInputTokens < self.engine.limits.maxInputTokens",
+        "!has(self.runtime.fastPath) || self.runtime.fastPath.maxInputTokens < self.engine.limits.maxInputTokens",
         "runtime.fastPath.maxInputTokens: must be below engine.limits.maxInputTokens",
     ),
     (
-        "!has(self.scaling) || !has(self.scaling.mode) || self.scaling.mode != 'Manual' || !has(self.scaling.objectives)",
+        "self.scaling.mode != 'Manual' || !has(self.scaling.objectives)",
         "scaling.objectives: have no effect with mode Manual; use mode Objectives or leave them out",
     ),
 )
@@ -103,7 +104,7 @@ class OptimizedModelSpec(ApiModel):
     hardware: Hardware = Field(description="Which accelerators.")
     replicas: Annotated[int, Field(ge=0, le=10_000)] = Field(
         default=1,
-        description="Wanted replicas; owned by the autoscaler through the scale subresource. Leave it out of files kept in Git.",
+        description="Wanted replicas; the autoscaler writes them. Leave them out of files kept in Git.",
     )
     scaling: Scaling = Field(default_factory=Scaling, description="Replicas over time.")
     rollout: Rollout = Field(default_factory=Rollout, description="How a new engine takes over.")
@@ -235,7 +236,7 @@ class OptimizedModel(ApiModel):
                 "metadata.name: lower-case letters, digits and '-', starting with a letter (it names a Service)",
             ),
             (
-                "!has(self.spec.runtime) || !has(self.spec.runtime.cascade) || self.spec.runtime.cascade.to.name != self.metadata.name",
+                "!has(self.spec.runtime.cascade) || self.spec.runtime.cascade.to.name != self.metadata.name",
                 "runtime.cascade.to.name: a model cannot be its own heavier model",
             ),
         ),

@@ -34,7 +34,7 @@ class Task(StrEnum):
 
 
 class Recipe(ApiModel):
-    """Source to engine. Resolved: `engine.backend` and `quantization.method` are never Auto, every data set is named."""
+    """Source to engine, resolved: backend and quantization method are never Auto, every data set is named."""
 
     source: Source = Field(description="Trained weights.")
     task: Task = Field(description="What the model does.")

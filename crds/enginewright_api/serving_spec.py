@@ -73,7 +73,7 @@ class Engine(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "!has(self.tensorRTLLM) || !has(self.backend) || self.backend in ['Auto', 'TensorRTLLM']",
+                "!has(self.tensorRTLLM) || self.backend in ['Auto', 'TensorRTLLM']",
                 "tensorRTLLM: only with backend TensorRTLLM or Auto",
             ),
         )
@@ -103,7 +103,7 @@ class Batching(ApiModel):
                 "preferredBatchSizes: none may exceed batching.maxBatchSize",
             ),
             (
-                "!has(self.maxQueueSize) || !has(self.maxBatchSize) || self.maxQueueSize >= self.maxBatchSize",
+                "!has(self.maxBatchSize) || self.maxQueueSize >= self.maxBatchSize",
                 "maxQueueSize: must be at least batching.maxBatchSize, or it caps the batch",
             ),
         )

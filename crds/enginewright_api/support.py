@@ -1,0 +1,258 @@
+"""What can be built today: backend × task × format × method, and what Auto stands for.
+
+One table, read by the operator (to refuse up front), by the builder (to refuse in any case) and by the docs.
+Field paths are those of OptimizedModel.spec, because that is what the user has to change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.operation_spec import Metric
+from enginewright_api.optimization import Format, Granularity, KvCacheFormat, Quantization, QuantizationMethod
+from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
+from enginewright_api.serving_spec import Backend, Parallelism
+from enginewright_api.source import Dataset, ObjectStoreSource
+
+Unavailable = tuple[str, str]
+"""(field path, one sentence)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """One row: what a backend makes of a format on the accelerators of a vendor."""
+
+    backend: Backend
+    vendor: str
+    tasks: frozenset[Task]
+    format: Format
+    methods: tuple[QuantizationMethod, ...]
+    """Empty for formats without scales; the first is what Auto stands for."""
+
+
+_ENCODERS = frozenset({Task.EMBEDDING, Task.CLASSIFICATION})
+_METHOD = QuantizationMethod
+
+SUPPORTED: tuple[Support, ...] = (
+    Support(Backend.OPENVINO, "cpu", _ENCODERS, Format.NONE, ()),
+    Support(Backend.OPENVINO, "cpu", _ENCODERS, Format.FP16, ()),
+    Support(Backend.OPENVINO, "cpu", _ENCODERS, Format.BF16, ()),
+    # Plain MinMax is what NNCF does without smoothing; on BERT-like encoders smoothing keeps the outlier channels.
+    Support(
+        Backend.OPENVINO, "cpu", _ENCODERS, Format.INT8, (_METHOD.SMOOTH_QUANT, _METHOD.MIN_MAX, _METHOD.PERCENTILE)
+    ),
+    Support(Backend.ONNX_RUNTIME, "cpu", _ENCODERS, Format.NONE, ()),
+    Support(
+        Backend.ONNX_RUNTIME,
+        "cpu",
+        _ENCODERS,
+        Format.INT8,
+        (_METHOD.DYNAMIC, _METHOD.MIN_MAX, _METHOD.ENTROPY, _METHOD.PERCENTILE),
+    ),
+    Support(Backend.TORCH, "cpu", _ENCODERS, Format.NONE, ()),
+)
+"""Order is preference: Auto takes the first row that fits."""
+
+METRICS: dict[Task, tuple[Metric, ...]] = {
+    Task.EMBEDDING: (Metric.COSINE_SIMILARITY, Metric.SPEARMAN_CORRELATION),
+    Task.CLASSIFICATION: (Metric.ACCURACY, Metric.F1),
+}
+"""Metrics that can be measured; the first is what Auto stands for."""
+
+BUILTIN_DATASETS: dict[str, frozenset[Task]] = {"news-en": frozenset({Task.EMBEDDING})}
+"""Sets that come with the builder and the tasks they can judge (they hold text without labels)."""
+
+CALIBRATION_DATASETS: frozenset[str] = frozenset(BUILTIN_DATASETS)
+"""Builtin sets that ranges can be measured on: any text will do."""
+
+_GPU_BACKENDS = {Task.TEXT_GENERATION: Backend.TENSORRT_LLM}
+
+
+def resolve_backend(
+    task: Task,
+    vendor: str,
+    architecture: str = "",
+    format: Format = Format.NONE,  # noqa: A002 - the field's name
+    method: QuantizationMethod = QuantizationMethod.AUTO,
+) -> Backend:
+    """What backend `Auto` stands for: the first row of the table that fits.
+
+    Where no row fits, the backend that would be responsible is named, so that `unavailable` can say what is missing.
+    OpenVINO comes first on every CPU: it is the fastest there (measured on x86 with VNNI; on others it is the only
+    one with static INT8 kernels), so `architecture` decides nothing yet.
+    """
+    for row in SUPPORTED:
+        if row.vendor == vendor and task in row.tasks and row.format is format and _method_fits(row, method):
+            return row.backend
+    if vendor == "nvidia":
+        return _GPU_BACKENDS.get(task, Backend.TENSORRT)
+    return Backend.OPENVINO
+
+
+def resolve_method(backend: Backend, format: Format) -> QuantizationMethod:  # noqa: A002 - the field's name
+    """What method `Auto` stands for. Formats without scales keep Auto: there is nothing to choose."""
+    for row in SUPPORTED:
+        if row.backend is backend and row.format is format and row.methods:
+            return row.methods[0]
+    return QuantizationMethod.AUTO
+
+
+def resolve_metric(task: Task) -> Metric:
+    """What metric `Auto` stands for; Auto itself for a task that cannot be measured yet."""
+    return METRICS.get(task, (Metric.AUTO,))[0]
+
+
+def unavailable(recipe: Recipe, accelerator: AcceleratorFacts | None = None) -> list[Unavailable]:
+    """Every field of a resolved recipe that nothing implements yet; empty when it can be built.
+
+    With `accelerator`, also what that class of accelerator lacks.
+    """
+    found = [*_blocks(recipe), *_source(recipe), *_parallelism(recipe.parallelism)]
+    vendor = accelerator.vendor if accelerator is not None else "cpu"
+    found += _engine(recipe, vendor)
+    if recipe.quantization is not None:
+        found += _quantization(recipe.quantization)
+        found += _bf16(recipe.quantization, accelerator)
+    return found
+
+
+def unavailable_evidence(task: Task, evidence: EvidenceRequest) -> list[Unavailable]:
+    """Every field of an evidence request that cannot be measured yet."""
+    found = _dataset("quality.dataset", evidence.dataset)
+    metrics = METRICS.get(task, ())
+    if evidence.metric not in metrics and task in METRICS:
+        names = ", ".join(metric.value for metric in metrics)
+        found.append(
+            ("quality.metric", f"metric {evidence.metric.value} is not available for task {task.value}; use {names}")
+        )
+    builtin = evidence.dataset.builtin
+    if builtin is not None and builtin.name in BUILTIN_DATASETS and task not in BUILTIN_DATASETS[builtin.name]:
+        found.append(
+            (
+                "quality.dataset",
+                f"builtin set {builtin.name} has no labels for task {task.value}; give a data set with text and label",
+            )
+        )
+    return found
+
+
+def _method_fits(row: Support, method: QuantizationMethod) -> bool:
+    return method is QuantizationMethod.AUTO or method in row.methods
+
+
+def _blocks(recipe: Recipe) -> list[Unavailable]:
+    blocks = (
+        ("optimization.distillation", recipe.distillation, "distillation"),
+        ("optimization.pruning", recipe.pruning, "pruning"),
+        ("optimization.lowRank", recipe.low_rank, "low-rank factorisation"),
+        ("engine.tensorRTLLM", recipe.tensor_rt_llm, "TensorRT-LLM"),
+        ("runtime.speculativeDecoding", recipe.speculative_decoding, "speculative decoding"),
+        ("runtime.earlyExit", recipe.early_exit, "early exit"),
+        ("runtime.fastPath", recipe.fast_path, "a fast path for short inputs"),
+    )
+    return [(path, f"{what} is not available yet; leave it out") for path, block, what in blocks if block is not None]
+
+
+def _source(recipe: Recipe) -> list[Unavailable]:
+    if recipe.source.oci is not None:
+        return [("source.oci", "OCI sources are not available yet; use huggingFace, objectStore or a volume")]
+    return _object_store("source.objectStore", recipe.source.object_store)
+
+
+def _object_store(path: str, source: ObjectStoreSource | None) -> list[Unavailable]:
+    if source is None or source.uri.startswith(("s3://", "file://")):
+        return []
+    scheme = source.uri.partition("://")[0]
+    return [(f"{path}.uri", f"{scheme}:// is not available yet; use s3:// or file://")]
+
+
+def _dataset(path: str, dataset: Dataset) -> list[Unavailable]:
+    if dataset.hugging_face is not None:
+        return [(f"{path}.huggingFace", "data sets from a hub are not available yet; use a file in a store or volume")]
+    if dataset.builtin is not None and dataset.builtin.name not in BUILTIN_DATASETS:
+        names = ", ".join(sorted(BUILTIN_DATASETS))
+        return [(f"{path}.builtin.name", f"there is no builtin set {dataset.builtin.name}; there is {names}")]
+    return _object_store(f"{path}.objectStore", dataset.object_store)
+
+
+def _parallelism(parallelism: Parallelism) -> list[Unavailable]:
+    return [
+        (f"parallelism.{name}", f"{name} parallelism is not available yet; leave it at 1 and use replicas")
+        for name in ("tensor", "pipeline", "expert", "context")
+        if getattr(parallelism, name) != 1
+    ]
+
+
+def _engine(recipe: Recipe, vendor: str) -> list[Unavailable]:
+    backend = recipe.backend
+    tasks = {task for row in SUPPORTED for task in row.tasks}
+    if recipe.task not in tasks:
+        names = ", ".join(sorted(task.value for task in tasks))
+        return [("task", f"task {recipe.task.value} is not available yet; available are {names}")]
+    rows = [row for row in SUPPORTED if row.backend is backend and recipe.task in row.tasks]
+    if not rows:
+        names = ", ".join(dict.fromkeys(row.backend.value for row in SUPPORTED))
+        return [("engine.backend", f"backend {backend.value} is not available yet; available are {names}")]
+    rows = [row for row in rows if row.vendor == vendor]
+    if not rows:
+        return [
+            (
+                "hardware.acceleratorClasses",
+                f"accelerators of vendor {vendor} are not available yet with backend {backend.value}; use class cpu",
+            )
+        ]
+    quantization = recipe.quantization
+    wanted = quantization.format if quantization is not None else Format.NONE
+    row = next((row for row in rows if row.format is wanted), None)
+    if row is None:
+        names = ", ".join(row.format.value for row in rows)
+        return [
+            (
+                "optimization.quantization.format",
+                f"format {wanted.value} is not available with backend {backend.value}; it has {names}",
+            )
+        ]
+    if quantization is not None and row.methods and quantization.method not in row.methods:
+        names = ", ".join(method.value for method in row.methods)
+        return [
+            (
+                "optimization.quantization.method",
+                f"method {quantization.method.value} is not available for {wanted.value}"
+                f" with backend {backend.value}; it has {names}",
+            )
+        ]
+    return []
+
+
+def _quantization(quantization: Quantization) -> list[Unavailable]:
+    found: list[Unavailable] = []
+    where = "optimization.quantization"
+    if quantization.granularity is Granularity.PER_GROUP:
+        found.append((f"{where}.granularity", "granularity PerGroup is not available yet; use PerChannel or PerTensor"))
+    if quantization.mixed is not None:
+        found.append((f"{where}.mixed", "mixed formats are not available yet; leave it out"))
+    if quantization.kv_cache_format is not KvCacheFormat.AUTO:
+        found.append((f"{where}.kvCacheFormat", "key-value cache formats are not available yet; leave it out"))
+    if quantization.exclude and quantization.format is not Format.INT8:
+        found.append(
+            (f"{where}.exclude", f"exclude has no effect with format {quantization.format.value}; leave it out")
+        )
+    if quantization.calibration.dataset is not None:
+        found += _dataset(f"{where}.calibration.dataset", quantization.calibration.dataset)
+    return found
+
+
+def _bf16(quantization: Quantization, accelerator: AcceleratorFacts | None) -> list[Unavailable]:
+    if quantization.format is not Format.BF16 or accelerator is None:
+        return []
+    if any(flag in accelerator.architecture for flag in ("bf16", "amx")):
+        return []
+    name = accelerator.accelerator_class
+    return [
+        (
+            "optimization.quantization.format",
+            f"accelerator class {name} does not compute in BF16: its architecture"
+            f" ({accelerator.architecture or 'not given'}) names neither bf16 nor amx",
+        )
+    ]

@@ -1,0 +1,59 @@
+"""Our own validation against the shared table of objects."""
+
+from __future__ import annotations
+
+import pytest
+
+from enginewright_api.errors import DeterministicError
+from enginewright_api.validation import admit, problems, with_defaults
+from tests.objects.table import IMMUTABLE, RIGHT, UNKNOWN_FIELDS, WRONG, Object, Wrong, build, model
+
+
+@pytest.mark.parametrize("wrong", WRONG + UNKNOWN_FIELDS, ids=lambda wrong: wrong.id)
+def test_wrong_objects_are_refused_naming_the_field(wrong: Wrong) -> None:
+    found = "; ".join(problems(wrong.object))
+    assert found
+    for word in wrong.says:
+        assert word in found
+
+
+@pytest.mark.parametrize("right", RIGHT, ids=lambda item: f"{item['kind']}-{item['metadata']['name']}")
+def test_right_objects_are_admitted(right: Object) -> None:
+    assert problems(right) == []
+
+
+@pytest.mark.parametrize("wrong", IMMUTABLE, ids=lambda wrong: wrong.id)
+def test_engine_builds_are_immutable(wrong: Wrong) -> None:
+    assert problems(wrong.object) == []
+    found = "; ".join(problems(wrong.object, old=build()))
+    for word in wrong.says:
+        assert word in found
+
+
+def test_misspelt_fields_get_a_suggestion() -> None:
+    (sentence,) = problems(model(optimisation={}))
+    assert sentence == "spec.optimisation: unknown field; did you mean optimization?"
+
+
+def test_admit_fills_defaults_and_names_every_problem() -> None:
+    admitted = admit(model())
+    assert admitted["spec"]["quality"] == {"metric": "Auto", "maxDrop": 0.01, "confidence": 0.95, "samples": 512}
+    with pytest.raises(DeterministicError, match=r"'a' is invalid: .*method.*fallbacks"):
+        admit(model(optimization={"quantization": {"format": "FP16", "method": "MinMax"}, "fallbacks": [{}]}))
+
+
+def test_defaults_leave_what_is_given_alone() -> None:
+    given = model(engine={"limits": {"maxBatchSize": 4}}, replicas=7)
+    filled = with_defaults(given)
+    assert filled["spec"]["engine"] == {
+        "backend": "Auto",
+        "limits": {"maxBatchSize": 4, "maxInputTokens": 512, "maxOutputTokens": 512},
+    }
+    assert filled["spec"]["replicas"] == 7
+    assert "replicas" not in model()["spec"]
+
+
+def test_another_kind_is_named() -> None:
+    assert problems({"apiVersion": "v1", "kind": "Pod"}) == [
+        "kind: v1 Pod is not one of enginewright.io/v1alpha1 OptimizedModel, EngineBuild, AcceleratorClass"
+    ]
