@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -159,6 +160,16 @@ class CostStatus(ApiModel):
     build_accelerator_seconds: float = Field(default=0.0, description="Accelerator time of the builds.")
 
 
+class ScalingState(StrEnum):
+    """How much the autoscaler knows and can do; all but Fresh are reasons of condition Autoscaling."""
+
+    FRESH = "Fresh"
+    METRICS_MISSING = "MetricsMissing"
+    METRICS_STALE = "MetricsStale"
+    CAPACITY_LIMITED = "CapacityLimited"
+    OBJECTIVE_INFEASIBLE = "ObjectiveInfeasible"
+
+
 class ScalingDecision(ApiModel):
     """One decision of the autoscaler."""
 
@@ -172,6 +183,9 @@ class ScalingStatus(ApiModel):
     """What the autoscaler thinks. Written by the autoscaler only."""
 
     desired: int = Field(default=0, description="Wanted replicas.")
+    state: ScalingState = Field(
+        default=ScalingState.FRESH, description="Fresh, or what stands between the model and its objectives."
+    )
     reason: str = Field(default="", description="Why, with the figures.")
     last_decision: str = Field(default="", description="RFC 3339.")
     history: Annotated[list[ScalingDecision], Field(max_length=10)] = Field(
