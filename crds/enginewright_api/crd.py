@@ -132,16 +132,18 @@ def _structural(node: Schema, definitions: Schema) -> Schema:
 
 
 def _fill_object_defaults(model: type[BaseModel], node: Schema) -> None:
-    """`default: {}` for objects that default to their own defaults: the API server then fills them field by field."""
+    """Objects that may be left out default to their own defaults, spelt out: the server holds its rules against them."""
     for name, field in model.model_fields.items():
         child = node["properties"].get(field.alias or name)
         nested = field.annotation
         if child is None or not (isinstance(nested, type) and issubclass(nested, BaseModel)):
             continue
         if child.get("type") == "object" and "properties" in child:
-            if field.default_factory is not None:
-                child["default"] = {}
             _fill_object_defaults(nested, child)
+            if field.default_factory is not None:
+                child["default"] = {
+                    key: value["default"] for key, value in child["properties"].items() if "default" in value
+                }
 
 
 def schema_of(model: type[BaseModel]) -> Schema:

@@ -6,6 +6,7 @@ CRDs, so both say the same sentence.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -76,7 +77,7 @@ def _filled(schema: Schema, value: Any) -> Any:
         out = dict(value)
         for name, child in schema["properties"].items():
             if name not in out and "default" in child:
-                out[name] = child["default"]
+                out[name] = copy.deepcopy(child["default"])
             if name in out:
                 out[name] = _filled(child, out[name])
         return out

@@ -1,0 +1,46 @@
+# Plain `make` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+TESTDIRS ?= tests
+
+.PHONY: help setup demo test check format generate unit e2e clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install everything into .venv from requirements.lock (hashes checked)
+
+$(STAMP): requirements.lock pyproject.toml
+	@scripts/setup.sh $(VENV)
+	@touch $@
+
+demo: $(STAMP) ## From examples/minilm/model.yaml to answers on this machine, no cluster needed
+	@$(VENV)/bin/enginewright demo $(ARGS)
+
+test: $(STAMP) ## Everything this machine can run; what it cannot says so
+	@scripts/test.sh $(VENV)
+
+unit: $(STAMP) ## Unit tests only
+	@$(VENV)/bin/pytest tests/unit -q -n 2
+
+check: $(STAMP) ## Format, lint, types, import contracts, unit tests
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+	@$(MAKE) --no-print-directory unit
+
+format: $(STAMP) ## Format and fix what can be fixed
+	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
+
+generate: $(STAMP) ## Write the CRDs and the API reference from the types
+	@$(PY) -m enginewright_api.crd crds
+	@$(PY) -m enginewright_api.reference docs/api.md
+
+clean: ## Remove the virtual environment and caches of this checkout
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+include tests/kube/kube.mk
