@@ -68,6 +68,7 @@ done
 
 say "Kubernetes $kubernetes with $release: about 7 minutes on two cores the first time, seconds after that"
 compile kube . kubebox "$stamp"
+ln -s kubebox "$partial/bin/kubectl" # it goes by the name it is called by
 compile kube ./coredns coredns
 compile kube helm.sh/helm/v3/cmd/helm helm
 compile pause . pause

@@ -58,7 +58,7 @@ unmount() {
 }
 
 restore_host() { # what the kubelet changes at fixed places outside its folder
-  local link tree
+  local link tree socket
   if [ -e "$KUBE_DIR/run/sysctl" ]; then sysctl --quiet --load "$KUBE_DIR/run/sysctl"; fi
   for link in /var/log/containers/*.log; do
     case $(readlink "$link") in "$KUBE_DIR"/*) rm -f "$link" ;; esac
@@ -66,7 +66,11 @@ restore_host() { # what the kubelet changes at fixed places outside its folder
   for tree in /sys/fs/cgroup/*/kubepods /sys/fs/cgroup/kubepods; do
     find "$tree" -depth -type d -exec rmdir {} + 2>/dev/null || true
   done
-  # Folders that containerd, the network plugins and the kubelet make whatever their settings say.
+  # What containerd, the network plugins and the kubelet make whatever their settings say; killed ones leave files.
+  rm -f /var/lib/cni/results/enginewright-*
+  for socket in /run/containerd/s/* /var/lib/kubelet/device-plugins/kubelet.sock; do
+    grep -qF "$socket" /proc/net/unix || rm -f "$socket"
+  done
   rmdir /var/log/containers /var/lib/kubelet{/device-plugins,} /var/lib/cni{/results,} /run/containerd{/s,} 2>/dev/null || true
 }
 

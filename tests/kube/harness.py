@@ -46,18 +46,18 @@ class Cluster:
     kubeconfig: Path
     scratch: Path
     """Where kubectl and helm keep their caches, away from the user's own."""
-    kubectl_command: tuple[str, ...] = ("kubectl",)
-    helm_command: tuple[str, ...] = ("helm",)
+    programs: Path | None = None
+    """The folder of kubectl and helm; None takes those on PATH."""
     busybox: str = "busybox:1.37"
     """An image with a shell that the cluster's real nodes have or can pull."""
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> Completed:
         """Run kubectl. With `check`, a failure raises `CommandFailed`; `timeout` is in seconds."""
-        return self._run(*self.kubectl_command, *arguments, stdin=stdin, check=check, timeout=timeout)
+        return self._run(self._program("kubectl"), *arguments, stdin=stdin, check=check, timeout=timeout)
 
     def helm(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 300) -> Completed:
         """Run helm, likewise."""
-        return self._run(*self.helm_command, *arguments, stdin=stdin, check=check, timeout=timeout)
+        return self._run(self._program("helm"), *arguments, stdin=stdin, check=check, timeout=timeout)
 
     def apply(self, *manifests: Mapping[str, object], namespace: str = "default") -> None:
         """Create or update objects by server-side apply."""
@@ -85,8 +85,8 @@ class Cluster:
     ) -> Iterator[list[str]]:
         """Nodes played by kwok, Ready, each with `gpus` of `nvidia.com/gpu`; their names. Gone at the end.
 
-        They carry the labels and the taint of real H100 nodes, and `fake-nodes=<unique>`, to select one call's nodes.
-        `labels` adds to these or overrides them.
+        They carry the labels and the taint of real H100 nodes, and `labels` adds to these or overrides them.
+        The cluster is shared: a test that counts on its own nodes' capacity gives them a label of its own to select.
         """
         group = secrets.token_hex(4)
         names = [f"gpu-{group}-{index}" for index in range(count)]
@@ -121,6 +121,9 @@ class Cluster:
         for namespace, pods in doomed.items():
             force = ("--force", "--grace-period=0", "--ignore-not-found")
             self.kubectl("delete", "pods", f"--namespace={namespace}", *force, *pods, check=False)
+
+    def _program(self, name: str) -> str:
+        return name if self.programs is None else str(self.programs / name)
 
     def _run(self, *command: str, stdin: str | None, check: bool, timeout: float) -> Completed:
         environment = os.environ | {
@@ -226,13 +229,11 @@ def _cluster(
 ) -> Iterator[OwnCluster]:
     try:
         kubeconfig = scripts.boot(*parts, number=number)
-        programs = (kubeconfig.parent / "bin").resolve()
         with tempfile.TemporaryDirectory(prefix="enginewright-kube-") as scratch:
             yield OwnCluster(
                 kubeconfig=kubeconfig,
                 scratch=Path(scratch),
-                kubectl_command=(str(programs / "kubebox"), "kubectl"),
-                helm_command=(str(programs / "helm"),),
+                programs=(kubeconfig.parent / "bin").resolve(),
                 busybox="kube.local/busybox:1",
                 number=number,
             )

@@ -1,12 +1,11 @@
 # Included by the top Makefile.
 .PHONY: cluster cluster-down system-deps
 
-cluster: ## Boot a real Kubernetes on this machine (as root: with a node) and say how to use it
-	@kubeconfig=$$(tests/kube/up.sh) && printf '\n%s\n' \
-	  "export KUBECONFIG=$$kubeconfig" \
-	  "alias kubectl='$$(dirname $$kubeconfig)/bin/kubebox kubectl' helm=$$(dirname $$kubeconfig)/bin/helm" \
-	  "kubectl get nodes" \
-	  "ENGINEWRIGHT_TEST_KUBECONFIG is not needed: tests join this cluster and leave it running. End it: make cluster-down"
+cluster: ## Boot a real Kubernetes on this machine (as root: with a node) and print how to use it
+	@kubeconfig=$$(tests/kube/up.sh) && printf '%s\n' "" \
+	  "export KUBECONFIG=$$kubeconfig PATH=$${kubeconfig%/*}/bin:\$$PATH" \
+	  "kubectl get nodes" "" \
+	  "Tests join this cluster and leave it running. End it with: make cluster-down"
 
 cluster-down: ## Take the cluster down and remove every trace of it
 	@tests/kube/down.sh

@@ -25,7 +25,10 @@ render() { # render TEMPLATE: config/TEMPLATE with its @NAMES@ filled in
 
 keep=yes
 [ "${1-}" != --until-unused ] || { keep=no; shift; }
-[ $# -gt 0 ] || { [ -n "$NETNS" ] && set -- control kwok node registry || set -- control kwok; }
+if [ $# = 0 ]; then
+  set -- control kwok
+  [ -z "$NETNS" ] || set -- "$@" node registry
+fi
 
 for part in "$@"; do
   declare -F "need_$part" >/dev/null || die "no such part: $part (control, kwok, node, registry)"

@@ -50,7 +50,7 @@ unset_proxies() { unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY 
 
 # 'ip netns exec' would remount /sys and hide the cgroup v1 mounts below it; nsenter does not.
 inside() { if [ -n "$NETNS" ]; then nsenter --net="/run/netns/$NETNS" "$@"; else "$@"; fi; }
-kubectl() { "$KUBE_BIN/kubebox" kubectl "$@"; }
+kubectl() { "$KUBE_BIN/kubectl" "$@"; }
 ctr() { command ctr --address "$KUBE_DIR/cd/containerd.sock" --namespace k8s.io "$@"; }
 
 # One up or down of a cluster at a time. The lock lies beside the folder, which comes and goes.
