@@ -33,6 +33,10 @@ class Tuning:
     """Fewer answered requests say nothing about attainment."""
     infeasible_after_seconds: float = 60.0
     """A miss that replicas cannot cure must last this long before it is called so."""
+    rate_window_seconds: float = 10.0
+    """Rates of the observation are over this long, so that they speak of the present replicas only after it."""
+    capacity_memory_seconds: float = 3600.0
+    """What a saturated replica was seen to carry is believed for so long."""
     pending_grace_seconds: float = 30.0
     """Pods may be unschedulable for this long before the count stops rising."""
 

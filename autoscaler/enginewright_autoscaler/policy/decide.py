@@ -60,12 +60,38 @@ def decide(observation: Observation, state: State, config: Config, now: float) -
         settled_seconds=now - state.ready_since,
     )
     state = state.seen_infeasible(now, wanted.unreachable is not None)
+    state, wanted = _with_capacity(case, wanted, state)
     if health is ScalingState.FRESH:
         window, gap = config.tuning.scale_down_window_seconds, config.tuning.stale_after_seconds
         state = state.recorded(now, wanted.down, window_seconds=window, gap_seconds=gap)
     numbers = replace(case.numbers, need_up=wanted.up, need_down=wanted.down, attained_share=wanted.attained_share)
     case = replace(case, numbers=numbers)
     return (_up if wanted.up > case.current else _down)(case, wanted, state), state
+
+
+def _with_capacity(case: _Case, wanted: Need, state: State) -> tuple[State, Need]:
+    """Learn what one replica carries, and keep as many as the traffic takes at that rate.
+
+    The requests in the system do not tell: they fall out of proportion when replicas are added to a saturated model,
+    and would come back as soon as one is taken away.
+    """
+    tuning, rate = case.config.tuning, case.observation.completions_per_second
+    measured = rate.value if rate is not None and figure_ok(rate, case.config, case.now) else None
+    ready = case.numbers.ready or 0.0
+    settled = case.now - state.ready_since >= tuning.rate_window_seconds
+    if measured is not None and settled and case.health is ScalingState.FRESH:
+        state = state.seen_rate(
+            case.now,
+            measured / ready,
+            saturated=wanted.saturated,
+            memory_seconds=tuning.capacity_memory_seconds,
+        )
+    if state.capacity_per_second is None:
+        return state, wanted
+    if measured is None:
+        return state, replace(wanted, down=max(wanted.down, case.current))
+    carried = math.ceil(measured / (state.capacity_per_second * tuning.scale_down_margin) - 1e-9)
+    return state, replace(wanted, down=max(wanted.down, carried))
 
 
 def _health(verdict: Trust, config: Config) -> ScalingState:

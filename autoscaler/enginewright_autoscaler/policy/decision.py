@@ -65,6 +65,10 @@ class State:
     ready_since: float = -math.inf
     """When the number of ready replicas last changed."""
 
+    capacity_per_second: float | None = None
+    """Requests that one replica was seen to answer a second; None until one was saturated."""
+    capacity_at: float = -math.inf
+
     def recorded(self, now: float, need: int, *, window_seconds: float, gap_seconds: float) -> State:
         """With one more need; a gap or a clock that went back starts the window anew."""
         kept = tuple((at, old) for at, old in self.needs if now - window_seconds <= at <= now and old > need)
@@ -81,6 +85,18 @@ class State:
         if self.ready == ready:
             return self
         return replace(self, ready=ready, ready_since=-math.inf if self.ready is None else now)
+
+    def seen_rate(self, now: float, per_replica: float, *, saturated: bool, memory_seconds: float) -> State:
+        """Learn what a replica carries: a saturated one shows it, and any one shows that it carries at least this.
+
+        Not learnt while no replica was saturated: rates at low load say nothing about the capacity.
+        """
+        known = self.capacity_per_second if 0 <= now - self.capacity_at <= memory_seconds else None
+        if known is None:
+            rate = per_replica if saturated and per_replica > 0 else None
+            return replace(self, capacity_per_second=rate, capacity_at=now if rate else -math.inf)
+        at = now if saturated else self.capacity_at
+        return replace(self, capacity_per_second=max(known, per_replica), capacity_at=at)
 
     def seen_infeasible(self, now: float, seen: bool) -> State:
         """Note since when the objectives look out of reach."""

@@ -47,6 +47,8 @@ class Need:
     unreachable: Miss | None
     """An objective missed although replicas are nearly idle, or slower alone than promised."""
     attained_share: float | None
+    saturated: bool
+    """Replicas have more to do than the objectives allow, and do all they can."""
 
 
 def need(
@@ -69,7 +71,9 @@ def need(
         if latency.missed and _out_of_reach(latency, load / ready, observation.current_replicas, config):
             unreachable = latency
     attained = min((latency.attained_share for latency in latencies), default=None)
-    return Need(up, max(up, down), by_latency, unreachable, attained)
+    over_depth = config.queue_depth_per_replica is not None and load / ready > config.queue_depth_per_replica
+    saturated = over_depth or any(latency.missed and load / ready > 1 for latency in latencies)
+    return Need(up, max(up, down), by_latency, unreachable, attained, saturated)
 
 
 def _by_depth(load: float, depth: float, current: int, config: Config) -> tuple[int, int]:

@@ -179,6 +179,40 @@ def test_down_only_with_margin() -> None:
     assert watched(observe(current=4, running=9.5))[0].replicas == 3
 
 
+def test_a_saturated_replica_shows_what_it_carries() -> None:
+    """10 a second saturate one; at 20 a second and three replicas, two would be saturated again."""
+
+    def at(second: int, current: int, load: float, rate: float | None) -> Observation:
+        figure = None if rate is None else Figure(rate, NOW + second)
+        return observe(current=current, running=load, at=NOW + second, completions_per_second=figure)
+
+    state, decision = State(), None
+    for second in range(15):
+        _, state = decide(at(second, 1, 8, 10), state, DEPTH, NOW + second)
+    for second in range(15, 15 + 2 * int(WINDOW)):
+        decision, state = decide(at(second, 3, 2, 20), state, DEPTH, NOW + second)
+    assert decision is not None
+    assert (decision.replicas, decision.numbers.need_down) == (3, 3)
+    end = 15 + 2 * int(WINDOW)
+    assert decide(at(end, 3, 2, None), state, DEPTH, NOW + end)[0].numbers.need_down == 3
+    for second in range(end, end + int(WINDOW) + 1):
+        decision, state = decide(at(second, 3, 1, 8), state, DEPTH, NOW + second)
+    assert decision.replicas == 1
+
+
+def test_what_was_learnt_is_forgotten() -> None:
+    config = replace(DEPTH, tuning=Tuning(scale_down_window_seconds=20, capacity_memory_seconds=100))
+    busy = observe(current=1, running=8, completions_per_second=Figure(10, NOW))
+    _, state = decide(busy, State(), config, NOW)
+    for second in range(1, 130):
+        now = NOW + second
+        light = observe(current=3, running=1, at=now, completions_per_second=Figure(20, now))
+        decision, state = decide(light, state, config, now)
+        if second < 100:
+            assert decision.replicas == 3
+    assert decision.replicas == 1
+
+
 def test_no_ready_replica_changes_nothing() -> None:
     decision = once(observe(current=2, ready=0, waiting=50))
     assert (decision.replicas, decision.reason) == (2, Reason.NO_READY_REPLICA)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,8 +143,8 @@ def test_constant_load_converges_and_stays(load: float, start: int, config: Conf
         current = decision.replicas
         ready = [*ready[1:], current]
         history.append(current)
-    changes = [after - before for before, after in zip(history, history[1:], strict=False) if after != before]
-    turns = sum(1 for a, b in zip(changes, changes[1:], strict=False) if (a > 0) != (b > 0))
+    changes = [after - before for before, after in pairwise(history) if after != before]
+    turns = sum(1 for a, b in pairwise(changes) if (a > 0) != (b > 0))
     assert turns <= 1
     assert len(set(history[-30:])) == 1
     per_replica = load / current
