@@ -132,7 +132,7 @@ def _structural(node: Schema, definitions: Schema) -> Schema:
 
 
 def _fill_object_defaults(model: type[BaseModel], node: Schema) -> None:
-    """Objects that may be left out default to their own defaults, spelt out: the server holds its rules against them."""
+    """Optional objects default to their own defaults, spelt out: the server holds its rules against them."""
     for name, field in model.model_fields.items():
         child = node["properties"].get(field.alias or name)
         nested = field.annotation

@@ -1,0 +1,1 @@
+"""Local mode: a control plane on this machine, no cluster."""

@@ -1,0 +1,42 @@
+"""Instruction set levels of CPUs: what an engine was compiled for against what a machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# Each level needs the flags of /proc/cpuinfo beside it and those of the levels before.
+_X86_LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("x86_64", frozenset()),
+    ("x86_64-avx2", frozenset({"avx2", "fma", "f16c"})),
+    ("x86_64-avx512", frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})),
+    ("x86_64-avx512-vnni", frozenset({"avx512_vnni"})),
+    ("x86_64-amx", frozenset({"amx_tile", "amx_int8", "amx_bf16"})),
+)
+_X86_ORDER = tuple(name for name, _ in _X86_LEVELS)
+_FAMILIES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def cpu_architecture(machine: str, flags: Iterable[str]) -> str:
+    """Highest level that a CPU reaches: `machine` as uname gives it, `flags` as /proc/cpuinfo lists them."""
+    family = _FAMILIES.get(machine, machine)
+    if family != "x86_64":
+        return family
+    present = frozenset(flags)
+    reached = _X86_ORDER[0]
+    for name, needed in _X86_LEVELS:
+        if not needed <= present:
+            break
+        reached = name
+    return reached
+
+
+def cpu_runs(engine_architecture: str, machine_architecture: str) -> bool:
+    """Whether an engine for one level runs on a machine of another; an engine without a level runs anywhere.
+
+    A level that is not in the table runs only on itself.
+    """
+    if engine_architecture in ("", machine_architecture):
+        return True
+    if engine_architecture not in _X86_ORDER or machine_architecture not in _X86_ORDER:
+        return False
+    return _X86_ORDER.index(engine_architecture) <= _X86_ORDER.index(machine_architecture)
