@@ -1,0 +1,72 @@
+"""`enginewright-serving`: stage, admit and serve engines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from enginewright_serving.repository import read_batching, stage
+from enginewright_serving.serving import Serve, serve
+from enginewright_serving.termination import reported
+from enginewright_serving.threads import engine_threads
+from enginewright_serving.tritonserver import Listen
+
+app = typer.Typer(help="Stage, admit and serve engines.", add_completion=False, no_args_is_help=True)
+
+Dest = Annotated[Path, typer.Option(help="Folder of the Triton repository, made when missing.")]
+ModelName = Annotated[str, typer.Option(help="Name of the served model.")]
+BatchingFile = Annotated[Path | None, typer.Option(help="spec.batching as a JSON file; defaults without it.")]
+
+
+@app.command("stage")
+def stage_command(
+    *,
+    engine: Annotated[Path, typer.Option(help="Unpublished engine: engine.json, engine/, tokenizer/.")],
+    dest: Dest,
+    model_name: ModelName,
+    batching: BatchingFile = None,
+) -> None:
+    """Write a Triton repository around an unpublished engine, which is linked to."""
+    with reported():
+        stage(engine, dest, model_name, read_batching(batching))
+
+
+@app.command("serve")
+def serve_command(
+    *,
+    repository: Annotated[Path, typer.Option(help="Triton repository, from admit or stage.")],
+    model: ModelName,
+    http_port: Annotated[int, typer.Option(help="KServe v2 over HTTP.")],
+    grpc_port: Annotated[int, typer.Option(help="KServe v2 over gRPC.")],
+    metrics_port: Annotated[int, typer.Option(help="The server's Prometheus metrics.")],
+    health_port: Annotated[int, typer.Option(help="/readyz and /livez.")],
+    address: Annotated[str, typer.Option(help="Address of all ports.")] = "127.0.0.1",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads of the engine; ENGINE_THREADS, else all cores.")
+    ] = None,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Longest wait for requests in flight on SIGTERM.")
+    ] = 10.0,
+    start_seconds: Annotated[float, typer.Option(min=1.0, help="Longest wait for the first answer.")] = 600.0,
+) -> None:
+    """Run the server on one model until SIGTERM; exits non-zero when it dies."""
+    with reported():
+        serve(
+            Serve(
+                repository=repository,
+                model=model,
+                listen=Listen(address, http_port, grpc_port, metrics_port),
+                health_port=health_port,
+                threads=threads or engine_threads(os.environ),
+                drain_seconds=drain_seconds,
+                start_seconds=start_seconds,
+            )
+        )
+
+
+def main() -> None:
+    """Console script."""
+    app()

@@ -1,0 +1,88 @@
+"""Renders config.pbtxt of the served model. Pure: the same engine and batching give the same text."""
+
+from __future__ import annotations
+
+from enginewright_api.engine_description import EngineDescription
+from enginewright_api.errors import DeterministicError
+from enginewright_api.recipe import Task
+from enginewright_api.serving_spec import Backend, Batching, BatchingMode
+
+SCORE_TASKS = frozenset({Task.CLASSIFICATION})
+ENCODER_TASKS = frozenset({Task.EMBEDDING}) | SCORE_TASKS
+ENCODER_BACKENDS = frozenset({Backend.OPENVINO, Backend.ONNX_RUNTIME, Backend.TORCH})
+
+
+def output_name(task: Task) -> str:
+    """Name of the served model's first output."""
+    return "scores" if task in SCORE_TASKS else "embedding"
+
+
+def render_model_config(model: str, engine: EngineDescription, batching: Batching) -> str:
+    """Text of config.pbtxt. Raises DeterministicError for what this server cannot run."""
+    if engine.task not in ENCODER_TASKS:
+        raise DeterministicError(
+            "FeatureNotAvailable", f"engine.json: task {engine.task}: this server runs {_names(ENCODER_TASKS)}"
+        )
+    if engine.backend not in ENCODER_BACKENDS:
+        raise DeterministicError(
+            "FeatureNotAvailable", f"engine.json: backend {engine.backend}: this server runs {_names(ENCODER_BACKENDS)}"
+        )
+    batch = _max_batch_size(engine, batching)
+    # max_batch_size and decoupled are written out: without them the server would ask the model's code, which it does
+    # not when automatic completion is off.
+    return f"""name: "{model}"
+backend: "python"
+max_batch_size: {batch}
+input [
+  {{ name: "text" data_type: TYPE_STRING dims: [ 1 ] }}
+]
+output [
+  {{ name: "{output_name(engine.task)}" data_type: TYPE_FP32 dims: [ {engine.output_dimension} ] }},
+  {{ name: "tokens" data_type: TYPE_INT32 dims: [ 1 ] }}
+]
+instance_group [
+  {{ count: 1 kind: KIND_CPU }}
+]
+model_transaction_policy {{ decoupled: false }}
+{_dynamic_batching(batching, batch)}"""
+
+
+def _max_batch_size(engine: EngineDescription, batching: Batching) -> int:
+    wanted = batching.max_batch_size or engine.limits.max_batch_size
+    if wanted > engine.limits.max_batch_size:
+        raise DeterministicError(
+            "BatchTooLarge",
+            f"batching.maxBatchSize: {wanted}, but the engine takes at most {engine.limits.max_batch_size}"
+            " (engine.limits.maxBatchSize)",
+        )
+    return wanted
+
+
+def _dynamic_batching(batching: Batching, batch: int) -> str:
+    if batching.mode is BatchingMode.CONTINUOUS:
+        raise DeterministicError(
+            "FeatureNotAvailable", "batching.mode: Continuous is for text generation; use Auto or Dynamic for encoders"
+        )
+    if batching.mode is BatchingMode.NONE:
+        return ""
+    too_large = [size for size in batching.preferred_batch_sizes if size > batch]
+    if too_large:
+        raise DeterministicError(
+            "BatchTooLarge", f"batching.preferredBatchSizes: {too_large[0]} is more than the largest batch, {batch}"
+        )
+    preferred = ", ".join(str(size) for size in batching.preferred_batch_sizes)
+    lines = [
+        *([f"  preferred_batch_size: [ {preferred} ]"] if preferred else []),
+        f"  max_queue_delay_microseconds: {batching.max_queue_delay_microseconds}",
+        "  default_queue_policy {",
+        "    timeout_action: REJECT",
+        f"    default_timeout_microseconds: {batching.queue_timeout_milliseconds * 1000}",
+        # A queue shorter than the batch would cap the batch.
+        f"    max_queue_size: {max(batching.max_queue_size, batch)}",
+        "  }",
+    ]
+    return "dynamic_batching {\n" + "\n".join(lines) + "\n}\n"
+
+
+def _names(values: frozenset[Task] | frozenset[Backend]) -> str:
+    return ", ".join(sorted(value.value for value in values))

@@ -1,0 +1,58 @@
+"""Looks at the served model through the server's own HTTP door: one real, short inference."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+import aiohttp
+
+from enginewright_serving.vitality import Observation
+
+_TIMEOUT_SECONDS = 1.5
+_REQUEST = {"inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["ready"]}]}
+
+
+class Probe:
+    """Asks one model for an answer. Use as an async context manager."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._model = f"{url}/v2/models/{model}"
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Probe:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def look(self) -> Observation:
+        """One observation. Only when the probe fails is the server asked for its success counter."""
+        try:
+            status, text = await self._ask()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return Observation(time.monotonic(), False, await self._successes(), f"{type(error).__name__}: {error}")
+        if status == 200:
+            return Observation(time.monotonic(), True, None)
+        return Observation(time.monotonic(), False, await self._successes(), f"HTTP {status}: {text[:200]}")
+
+    async def _ask(self) -> tuple[int, str]:
+        async with self._open().post(f"{self._model}/infer", json=_REQUEST) as response:
+            return response.status, await response.text()
+
+    async def _successes(self) -> int | None:
+        try:
+            async with self._open().get(f"{self._model}/stats") as response:
+                stats = await response.json(content_type=None)
+            return sum(int(entry["inference_stats"]["success"]["count"]) for entry in stats["model_stats"])
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
+            return None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("Probe is used outside its context")
+        return self._session

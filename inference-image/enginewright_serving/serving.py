@@ -1,0 +1,147 @@
+"""`serve`: run tritonserver on one model, watch it by real inferences, end when it does, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enginewright_api.errors import DeterministicError, TransientError
+from enginewright_serving import activity, tritonserver
+from enginewright_serving.events import log
+from enginewright_serving.server_process import ServerProcess
+
+if TYPE_CHECKING:
+    from enginewright_serving.health import Health
+    from enginewright_serving.probe import Probe
+
+_LOOK_EVERY_SECONDS = 1.0
+_LOOK_EVERY_SECONDS_AT_START = 0.05
+_SETTLE_SECONDS = 1.0
+"""After readiness is withdrawn, requests keep being taken this long: clients learn of it with a delay."""
+
+_EXIT_SECONDS = 1
+"""The server is asked to stop when nothing is in flight, yet waits this long for clients' idle connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """One run, as the command line gives it."""
+
+    repository: Path
+    model: str
+    listen: tritonserver.Listen
+    health_port: int
+    threads: int
+    drain_seconds: float
+    start_seconds: float
+
+
+def serve(run: Serve) -> None:
+    """Returns after an orderly stop. Raises DeterministicError (cannot start) or TransientError (died; restart it)."""
+    tritonserver.check_numpy()
+    if not (run.repository / run.model / "config.pbtxt").is_file():
+        raise DeterministicError(
+            "EngineMissing", f"{run.repository}: no model {run.model} in it; run admit or stage before serve"
+        )
+    with tempfile.TemporaryDirectory(prefix="enginewright-backends-") as folder:
+        working = activity.create(Path(folder, "working"))
+        server = ServerProcess(
+            tritonserver.command(
+                run.repository.resolve(),
+                run.model,
+                run.listen,
+                backends=tritonserver.link_backends(Path(folder, "backends")),
+                exit_timeout_seconds=_EXIT_SECONDS,
+            ),
+            tritonserver.environment(os.environ, threads=run.threads, activity_file=working),
+        )
+        log("server-started", pid=server.pid, model=run.model, threads=run.threads)
+        try:
+            asyncio.run(_watch(run, server, working))
+        finally:
+            code = server.stop(_EXIT_SECONDS + 3)
+            log("server-stopped", exit_code=code)
+
+
+async def _watch(run: Serve, server: ServerProcess, working: Path) -> None:
+    # Imported while the server loads the engine: start-up time is what a cold start costs.
+    from enginewright_serving.health import Health, listen
+    from enginewright_serving.probe import Probe
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    health = Health()
+    door = await listen(health, run.listen.address, run.health_port)
+    host = "127.0.0.1" if run.listen.address in ("0.0.0.0", "::") else run.listen.address  # noqa: S104 - comparison
+    try:
+        async with Probe(f"http://{host}:{run.listen.http_port}", run.model) as probe:
+            await _until_stopped(run, server, health, probe, stop)
+        await _drain(run, server, health, f"http://{host}:{run.listen.metrics_port}/metrics", working)
+    finally:
+        await door.cleanup()
+
+
+async def _until_stopped(run: Serve, server: ServerProcess, health: Health, probe: Probe, stop: asyncio.Event) -> None:
+    begun = time.monotonic()
+    while not stop.is_set():
+        seen = await probe.look()
+        was_ready, was_started = health.ready(), health.vitality.started
+        health.vitality = health.vitality.after(seen)
+        health.server_exit_code = server.exit_code
+        if health.server_exit_code is not None:
+            raise _died(run, server, started=was_started)
+        if health.vitality.dead:
+            raise TransientError(
+                "EngineDead", f"{run.model}: stopped answering ({health.reason()}); restart the container"
+            )
+        if not was_started and health.vitality.started:
+            log("ready", model=run.model, seconds=round(time.monotonic() - begun, 2))
+        elif was_ready != health.ready():
+            log("readiness-changed", ready=health.ready(), reason=health.reason())
+        if not health.vitality.started and time.monotonic() - begun > run.start_seconds:
+            raise TransientError(
+                "StartTimeout",
+                f"{run.model}: no answer within {run.start_seconds:g} s ({health.reason()}); restart the container",
+            )
+        pause = _LOOK_EVERY_SECONDS if health.vitality.started else _LOOK_EVERY_SECONDS_AT_START
+        await _pause(stop, pause)
+
+
+async def _drain(run: Serve, server: ServerProcess, health: Health, metrics_url: str, working: Path) -> None:
+    from enginewright_serving.draining import wait_idle, waiting_requests
+
+    health.draining = True
+    log("draining", longest_seconds=run.drain_seconds)
+    await asyncio.sleep(min(_SETTLE_SECONDS, run.drain_seconds))
+
+    async def in_flight() -> bool:
+        if server.exit_code is not None:
+            return False
+        return activity.busy(working) or await waiting_requests(metrics_url, run.model) > 0
+
+    idle = await wait_idle(in_flight, run.drain_seconds)
+    log("drained", idle=idle)
+    await asyncio.to_thread(server.stop, _EXIT_SECONDS + 3)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def _died(run: Serve, server: ServerProcess, *, started: bool) -> DeterministicError | TransientError:
+    tail = server.log_tail()
+    telling = [line for line in tail if line.startswith(("E", "error:"))] or tail
+    where = f"tritonserver exited with code {server.exit_code}: " + " | ".join(telling[-3:])[:1500]
+    if started:
+        return TransientError("ServerDied", f"{run.model}: {where}")
+    return DeterministicError("EngineLoadFailed", f"{run.model}: {where}")

@@ -1,0 +1,40 @@
+"""How a failed command ends: a log line, a termination message, an exit code by error class."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+
+from enginewright_api.errors import EnginewrightError
+from enginewright_serving.events import log
+
+MESSAGE_VARIABLE = "TERMINATION_MESSAGE_PATH"
+_LONGEST_MESSAGE_CHARACTERS = 1500
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Turn a deliberate error into what the operator reads: `{reason, message, class}` and the exit code."""
+    try:
+        yield
+    except EnginewrightError as error:
+        log("failed", reason=error.reason, message=error.message, failure_class=error.failure_class.value)
+        write_message(error)
+        raise typer.Exit(error.exit_code) from error
+
+
+def write_message(error: EnginewrightError) -> None:
+    """Termination message where TERMINATION_MESSAGE_PATH says, if it does."""
+    target = os.environ.get(MESSAGE_VARIABLE, "")
+    if target:
+        message = {
+            "class": error.failure_class.value,
+            "reason": error.reason,
+            "message": error.message[:_LONGEST_MESSAGE_CHARACTERS],
+        }
+        Path(target).write_text(json.dumps(message, sort_keys=True))

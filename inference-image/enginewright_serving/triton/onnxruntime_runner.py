@@ -1,0 +1,29 @@
+"""ONNX Runtime on CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from enginewright_api.engine_description import EngineDescription
+from enginewright_serving.triton.feeds import feed
+from enginewright_serving.triton.runner import Ids, Vectors
+
+
+class OnnxRuntimeRunner:
+    """One session; Triton runs one execution at a time, so all threads go into one operator."""
+
+    def __init__(self, entry: Path, engine: EngineDescription, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(entry), options, providers=["CPUExecutionProvider"])
+        self._inputs = engine.inputs
+        self._output = engine.output
+
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
+        vectors: Vectors = self._session.run([self._output], feed(self._inputs, input_ids, attention_mask))[0]
+        return vectors

@@ -1,0 +1,57 @@
+"""Decides from observations whether the server is ready and alive. Pure: times come in.
+
+tritonserver says it is ready while its Python process is dead, so only answers count: our own probe's, or those to
+real traffic (the success counter), which also vouch for a server too busy to answer the probe in time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+READY_FOR_SECONDS = 3.0
+"""How long one answer keeps the server ready."""
+
+DEAD_AFTER_FAILURES = 5
+"""Observations in a row without an answer, after the first answer, that mean it will not come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look: did the probe get an answer, and how many inferences have succeeded so far (None: not known)."""
+
+    at: float
+    answered: bool
+    successes: int | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitality:
+    """What the observations so far add up to."""
+
+    last_answer_at: float | None = None
+    successes: int = 0
+    failures: int = 0
+    detail: str = "starting"
+
+    def after(self, seen: Observation) -> Vitality:
+        """With one more observation."""
+        successes = self.successes if seen.successes is None else seen.successes
+        if seen.answered or (self.last_answer_at is not None and successes > self.successes):
+            return Vitality(last_answer_at=seen.at, successes=successes)
+        failures = self.failures + 1 if self.last_answer_at is not None else 0
+        return replace(self, successes=successes, failures=failures, detail=seen.detail)
+
+    @property
+    def started(self) -> bool:
+        """Whether it ever answered."""
+        return self.last_answer_at is not None
+
+    @property
+    def dead(self) -> bool:
+        """Whether it answered once and has stopped doing so for good."""
+        return self.failures >= DEAD_AFTER_FAILURES
+
+    def ready(self, now: float) -> bool:
+        """Whether it answered recently and has not failed since."""
+        return self.last_answer_at is not None and self.failures < 2 and now - self.last_answer_at <= READY_FOR_SECONDS
