@@ -1,0 +1,58 @@
+"""Is the spec valid, is all it asks for available, and is there an accelerator class that it can run on?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from enginewright_api.accelerator_class import AcceleratorClass
+from enginewright_api.optimization import Format
+from enginewright_api.optimized_model import OptimizedModelSpec
+
+from .availability import unavailable_fields
+from .conditions import is_false, is_true
+from .draft import Draft
+
+ACCEPTED = "Accepted"
+
+
+def acceptance(draft: Draft) -> Draft:
+    """Sets Accepted, and the accelerator class: the first one listed that has every format asked for."""
+    spec = draft.snapshot.spec()
+    if isinstance(spec, str):
+        return draft.found(ACCEPTED, is_false("InvalidSpec", spec))
+    draft = replace(draft, spec=spec)
+    missing = unavailable_fields(spec)
+    if missing:
+        return draft.found(ACCEPTED, is_false("FeatureNotAvailable", sentence_for(missing)))
+    classes: list[AcceleratorClass] = []
+    for name in spec.hardware.accelerator_classes:
+        if name not in draft.snapshot.classes:
+            there = ", ".join(sorted(draft.snapshot.classes)) or "none"
+            message = f"hardware.acceleratorClasses: there is no AcceleratorClass {name}; there is {there}"
+            return draft.found(ACCEPTED, is_false("AcceleratorClassNotFound", message))
+        classes.append(draft.snapshot.classes[name])
+    wanted = _formats(spec)
+    for candidate in classes:
+        if all(format_ in candidate.spec.formats for format_ in wanted):
+            return replace(draft, accelerator_class=candidate).found(ACCEPTED, is_true("Valid"))
+    return draft.found(ACCEPTED, is_false("FormatNotSupported", _lacking(classes, wanted)))
+
+
+def sentence_for(missing: list[tuple[str, str]]) -> str:
+    """`field: why; field: why`."""
+    return "; ".join(f"{field}: {why}" for field, why in missing)
+
+
+def _formats(spec: OptimizedModelSpec) -> list[Format]:
+    """Formats that some rung computes in; the plain model runs everywhere."""
+    formats = [blocks.quantization.format for blocks in spec.optimization.rungs() if blocks.quantization is not None]
+    return [format_ for format_ in dict.fromkeys(formats) if format_ not in (Format.NONE, Format.MIXED)]
+
+
+def _lacking(classes: list[AcceleratorClass], wanted: list[Format]) -> str:
+    parts = []
+    for candidate in classes:
+        lacks = ", ".join(format_.value for format_ in wanted if format_ not in candidate.spec.formats)
+        has = ", ".join(format_.value for format_ in candidate.spec.formats)
+        parts.append(f"class {candidate.metadata.name} lacks {lacks} (it has {has})")
+    return f"optimization: {'; '.join(parts)}; choose another format or class"

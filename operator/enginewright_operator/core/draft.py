@@ -1,0 +1,95 @@
+"""What the chain of policies has decided so far about one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from enginewright_api.accelerator_class import AcceleratorClass
+from enginewright_api.engine_build import MeasuredEvidence
+from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.optimized_model import Endpoints, LastFailure, OptimizedModelSpec, RungStatus
+from enginewright_api.outcome import ArtifactReference
+from enginewright_api.recipe import AcceleratorFacts, Recipe
+
+from .conditions import Finding
+from .effects import Effect
+from .engines import NOT_EXPOSED, Selection
+from .snapshot import ModelSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One recipe of the ladder, resolved."""
+
+    number: int
+    recipe: Recipe
+    key: str
+    build_name: str
+    evidence: EvidenceRequest
+    accelerator: AcceleratorFacts
+
+    @property
+    def format(self) -> str:
+        """Number format."""
+        return self.recipe.quantization.format.value if self.recipe.quantization is not None else "None"
+
+    @property
+    def optimized(self) -> bool:
+        """Whether anything is compressed; the plain model is deployed when the user lists it, however fast it is."""
+        recipe = self.recipe
+        return self.format != "None" or any((recipe.distillation, recipe.pruning, recipe.low_rank))
+
+    @property
+    def title(self) -> str:
+        """`INT8 SmoothQuant on OpenVINO`, for people."""
+        method = self.recipe.quantization.method.value if self.recipe.quantization is not None else ""
+        named = f"{self.format} {method}" if method not in ("", "Auto") else self.format
+        return f"{named} on {self.recipe.backend.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The engine the ladder chose."""
+
+    rung: Rung
+    artifact: ArtifactReference
+    measured: MeasuredEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Input and decisions; every policy returns a draft with its own decisions added."""
+
+    snapshot: ModelSnapshot
+    now: datetime
+    spec: OptimizedModelSpec | None = None
+    accelerator_class: AcceleratorClass | None = None
+    rungs: tuple[Rung, ...] = ()
+    rung_statuses: tuple[RungStatus, ...] | None = None
+    """None leaves the ones in the status alone."""
+    target: Target | None = None
+    selection: Selection = NOT_EXPOSED
+    """What the Service is to select."""
+    settled: bool = False
+    """The target is fully deployed and nothing of an earlier engine is left to wait for."""
+    endpoints: Endpoints | None = None
+    failure: LastFailure | None = None
+    """Root cause of what went wrong in this visit; its time is set by the status policy."""
+    findings: Mapping[str, Finding] = field(default_factory=dict)
+    effects: tuple[Effect, ...] = ()
+
+    def found(self, type_: str, finding: Finding) -> Draft:
+        """With one more condition."""
+        return replace(self, findings={**self.findings, type_: finding})
+
+    def doing(self, *effects: Effect) -> Draft:
+        """With more effects."""
+        return replace(self, effects=(*self.effects, *effects))
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the spec can be acted on."""
+        finding = self.findings.get("Accepted")
+        return finding is not None and finding.holds

@@ -1,0 +1,54 @@
+"""One Service with a stable name for each model, and the addresses in the status."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from enginewright_api.optimized_model import Endpoints
+
+from .conditions import in_transition, is_false, is_true, rfc3339
+from .draft import Draft
+from .drift import drifted, stamped
+from .effects import Apply
+from .engines import running_engines, selection
+from .render.services import SWITCHED_AT, service
+from .render.serving import PORTS
+
+SERVABLE = "Servable"
+
+
+def exposure(draft: Draft) -> Draft:
+    """Applies the Service; sets Servable by what it selects *now*, and the endpoints."""
+    snapshot = draft.snapshot
+    draft = _servable(draft)
+    if not draft.selection.exists:
+        return draft
+    settings = snapshot.settings
+    draft = replace(draft, endpoints=_endpoints(draft, settings.gateway_url, settings.cluster_domain))
+    if draft.spec is None:
+        return draft
+    present = selection(snapshot)
+    moved = not present.exists or present.label != draft.selection.label
+    noted = "" if snapshot.service is None else snapshot.service["metadata"].get("annotations", {}).get(SWITCHED_AT, "")
+    switched_at = rfc3339(draft.now) if moved or not noted else noted
+    wanted = stamped(service(snapshot, draft.selection.label, switched_at=switched_at))
+    return draft.doing(Apply(wanted)) if drifted(snapshot.service, wanted) else draft
+
+
+def _servable(draft: Draft) -> Draft:
+    selected, engines = selection(draft.snapshot), running_engines(draft.snapshot)
+    serving = [engine for engine in engines.values() if selected.covers(engine.label)]
+    ready = sum(engine.ready for engine in serving)
+    if ready:
+        return draft.found(SERVABLE, is_true("Serving", f"{ready} replicas answer"))
+    if serving and all(engine.wanted == 0 for engine in serving):
+        return draft.found(SERVABLE, is_false("ScaledToZero", "replicas is 0"))
+    if draft.snapshot.status().active is None:
+        return draft.found(SERVABLE, in_transition("NoReadyReplica", "no engine has been ready yet"))
+    causes = "; ".join(engine.cause.line for engine in serving if engine.cause is not None)
+    return draft.found(SERVABLE, is_false("NoReadyReplica", causes or "no replica is ready"))
+
+
+def _endpoints(draft: Draft, gateway_url: str, domain: str) -> Endpoints:
+    host = f"{draft.snapshot.name}.{draft.snapshot.namespace}.svc.{domain}"
+    return Endpoints(open_ai=gateway_url, http=f"http://{host}:{PORTS['http']}", grpc=f"{host}:{PORTS['grpc']}")

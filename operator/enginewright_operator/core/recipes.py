@@ -1,0 +1,131 @@
+"""The ladder's recipes: what each rung builds, with no default left open, and the key that names it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from enginewright_api.accelerator_class import AcceleratorClass
+from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.names import engine_build_name
+from enginewright_api.operation_spec import Metric
+from enginewright_api.optimization import Blocks, Distillation, Format, Quantization, QuantizationMethod
+from enginewright_api.optimized_model import OptimizedModelSpec
+from enginewright_api.recipe import AcceleratorFacts, Recipe, Toolchain, build_key
+from enginewright_api.serving_spec import Backend
+from enginewright_api.source import BuiltinDataset, Dataset
+from enginewright_api.support import resolve_backend, resolve_method, resolve_metric, unavailable, unavailable_evidence
+
+from .acceptance import ACCEPTED, sentence_for
+from .conditions import is_false
+from .draft import Draft, Rung
+
+DEFAULT_DATASET = Dataset(builtin=BuiltinDataset(name="news-en"))
+
+
+def recipes(draft: Draft) -> Draft:
+    """Resolves the rungs; withdraws Accepted where one asks for what nothing builds yet."""
+    spec, accelerator_class = draft.spec, draft.accelerator_class
+    if not draft.accepted or spec is None or accelerator_class is None:
+        return draft
+    rungs = resolve_rungs(spec, accelerator_class, draft.snapshot.settings.toolchain)
+    missing = list(unavailable_evidence(spec.task, rungs[0].evidence))
+    for rung in rungs:
+        found = unavailable(rung.recipe, rung.accelerator)
+        missing += [(_where(field, spec, rung.number), why) for field, why in found]
+    missing = list(dict.fromkeys(missing))
+    if missing:
+        return draft.found(ACCEPTED, is_false("FeatureNotAvailable", sentence_for(missing)))
+    return replace(draft, rungs=rungs)
+
+
+def resolve_rungs(
+    spec: OptimizedModelSpec, accelerator_class: AcceleratorClass, toolchain: Toolchain
+) -> tuple[Rung, ...]:
+    """All rungs in the user's order: `optimization` itself, then each fallback; equal ones once."""
+    facts = facts_of(accelerator_class)
+    evidence = evidence_request(spec)
+    rungs: dict[str, Rung] = {}
+    for number, blocks in enumerate(spec.optimization.rungs()):
+        recipe = _recipe(spec, blocks, facts)
+        key = build_key(recipe, toolchain, facts)
+        rungs.setdefault(key, Rung(number, recipe, key, engine_build_name(key), evidence, facts))
+    return tuple(rungs.values())
+
+
+def facts_of(accelerator_class: AcceleratorClass) -> AcceleratorFacts:
+    """What an engine depends on."""
+    spec = accelerator_class.spec
+    return AcceleratorFacts(
+        accelerator_class=accelerator_class.metadata.name,
+        vendor=spec.vendor,
+        compute_capability=spec.compute_capability,
+        architecture=spec.architecture,
+        memory_gib=spec.memory_gib,
+    )
+
+
+def evidence_request(spec: OptimizedModelSpec) -> EvidenceRequest:
+    """What is measured for this model."""
+    quality = spec.quality
+    return EvidenceRequest(
+        dataset=quality.dataset or DEFAULT_DATASET,
+        metric=resolve_metric(spec.task) if quality.metric is Metric.AUTO else quality.metric,
+        max_drop=quality.max_drop,
+        confidence=quality.confidence,
+        samples=quality.samples,
+    )
+
+
+def _recipe(spec: OptimizedModelSpec, blocks: Blocks, facts: AcceleratorFacts) -> Recipe:
+    backend = _backend(spec, blocks.quantization, facts)
+    return Recipe(
+        source=spec.source,
+        task=spec.task,
+        distillation=_named(blocks.distillation),
+        pruning=blocks.pruning,
+        low_rank=blocks.low_rank,
+        quantization=_resolved(blocks.quantization, backend),
+        backend=backend,
+        limits=spec.engine.limits,
+        tensor_rt_llm=spec.engine.tensor_rt_llm,
+        parallelism=spec.parallelism,
+        speculative_decoding=spec.runtime.speculative_decoding,
+        early_exit=spec.runtime.early_exit,
+        fast_path=spec.runtime.fast_path,
+    )
+
+
+def _backend(spec: OptimizedModelSpec, quantization: Quantization | None, facts: AcceleratorFacts) -> Backend:
+    if spec.engine.backend is not Backend.AUTO:
+        return spec.engine.backend
+    format_ = quantization.format if quantization is not None else Format.NONE
+    method = quantization.method if quantization is not None else QuantizationMethod.AUTO
+    return resolve_backend(spec.task, facts.vendor, facts.architecture, format_, method)
+
+
+def _resolved(quantization: Quantization | None, backend: Backend) -> Quantization | None:
+    """Method chosen and calibration rows named. `format: None` says the same as no quantization at all."""
+    if quantization is None or quantization.format is Format.NONE:
+        return None
+    method = quantization.method
+    if method is QuantizationMethod.AUTO:
+        method = resolve_method(backend, quantization.format)
+    calibration = quantization.calibration
+    if calibration.dataset is None:
+        calibration = calibration.model_copy(update={"dataset": DEFAULT_DATASET})
+    return quantization.model_copy(update={"method": method, "calibration": calibration})
+
+
+def _named(distillation: Distillation | None) -> Distillation | None:
+    if distillation is None or distillation.dataset is not None:
+        return distillation
+    return distillation.model_copy(update={"dataset": DEFAULT_DATASET})
+
+
+def _where(field: str, spec: OptimizedModelSpec, number: int) -> str:
+    """The field as the user wrote it: below `fallbacks[n]` where that fallback brought the block."""
+    if number == 0 or not field.startswith("optimization."):
+        return field
+    block = field.split(".")[1]
+    brought = spec.optimization.fallbacks[number - 1].wire()
+    return field.replace("optimization.", f"optimization.fallbacks[{number - 1}].", 1) if block in brought else field

@@ -1,0 +1,1 @@
+"""Manifests of the children: plain functions from facts to objects, the same everywhere."""

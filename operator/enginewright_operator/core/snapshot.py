@@ -1,0 +1,117 @@
+"""Everything a plan may read, gathered before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from enginewright_api.accelerator_class import AcceleratorClass
+from enginewright_api.engine_build import EngineBuild, EngineBuildStatus
+from enginewright_api.manifest import Evidence
+from enginewright_api.optimized_model import OptimizedModelSpec, OptimizedModelStatus
+from enginewright_api.outcome import ArtifactReference
+
+from .effects import Object
+from .settings import OperatorSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An artifact found in the store, with all evidence kept for it."""
+
+    artifact: ArtifactReference
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """One OptimizedModel and all that concerns it."""
+
+    manifest: Object
+    settings: OperatorSettings
+    classes: Mapping[str, AcceleratorClass] = field(default_factory=dict)
+    builds: Mapping[str, Object] = field(default_factory=dict)
+    """EngineBuilds of the namespace by name."""
+    deployments: tuple[Object, ...] = ()
+    pods: tuple[Object, ...] = ()
+    config_maps: tuple[Object, ...] = ()
+    service: Object | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return str(self.manifest["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return str(self.manifest["metadata"]["namespace"])
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+        return str(self.manifest["metadata"].get("uid", ""))
+
+    @property
+    def generation(self) -> int:
+        """Generation of its spec."""
+        return int(self.manifest["metadata"].get("generation", 1))
+
+    def spec(self) -> OptimizedModelSpec | str:
+        """Parsed spec, or one sentence that names the field that does not parse."""
+        try:
+            return OptimizedModelSpec.model_validate(self.manifest.get("spec", {}))
+        except ValidationError as error:
+            return first_problem(error)
+
+    def status(self) -> OptimizedModelStatus:
+        """Parsed status; a status that does not parse counts as never written."""
+        try:
+            return OptimizedModelStatus.model_validate(self.manifest.get("status", {}))
+        except ValidationError:
+            return OptimizedModelStatus()
+
+    def build(self, name: str) -> EngineBuild | None:
+        """Parsed EngineBuild."""
+        manifest = self.builds.get(name)
+        return None if manifest is None else EngineBuild.of(manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSnapshot:
+    """One EngineBuild and all that concerns it."""
+
+    manifest: Object
+    settings: OperatorSettings
+    jobs: tuple[Object, ...] = ()
+    pods: tuple[Object, ...] = ()
+    logs: Mapping[str, str] = field(default_factory=dict)
+    """Log tail by pod name, for pods that failed."""
+    published: Published | None = None
+    accelerator: AcceleratorClass | None = None
+
+    def build(self) -> EngineBuild:
+        """Parsed; raises ValidationError for an object that no schema let through."""
+        return EngineBuild.of(self.manifest)
+
+    def status(self) -> EngineBuildStatus:
+        """Parsed status."""
+        return self.build().status
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSnapshot:
+    """One AcceleratorClass, the nodes that match its selector and the pods on them."""
+
+    manifest: Object
+    nodes: tuple[Object, ...] = ()
+    pods: tuple[Object, ...] = ()
+
+
+def first_problem(error: ValidationError) -> str:
+    """`spec.quality.maxDrop: Input should be ...`."""
+    problem = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in problem["loc"])
+    return f"spec.{path}: {problem['msg']}" if path else f"spec: {problem['msg']}"
