@@ -34,6 +34,40 @@ def stage_command(
         stage(engine, dest, model_name, read_batching(batching))
 
 
+@app.command("admit")
+def admit_command(
+    *,
+    artifact: Annotated[str, typer.Option(help="Folder of the artifact: <store>/artifacts/<key>.")],
+    digest: Annotated[str, typer.Option(help="sha256:<hex> of its manifest.json.")],
+    dest: Dest,
+    model_name: ModelName,
+    batching: BatchingFile = None,
+    accelerator_class: Annotated[str, typer.Option(help="AcceleratorClass of this node, for messages.")] = "",
+    public_key: Annotated[list[Path] | None, typer.Option(help="Trusted EC public key, PEM; may be repeated.")] = None,
+    require_signature: Annotated[bool, typer.Option(help="Refuse artifacts that no trusted key signed.")] = True,
+    cache_dir: Annotated[Path | None, typer.Option(help="Engines kept on this node, shared by its pods.")] = None,
+    cache_bytes: Annotated[int, typer.Option(min=1, help="Size the cache is held to.")] = 50 * 2**30,
+) -> None:
+    """Fetch an engine, verify it, check that it fits this node, and write its Triton repository."""
+    from enginewright_serving.admit import Admission, admit
+
+    with reported():
+        admit(
+            Admission(
+                artifact_uri=artifact,
+                digest=digest,
+                dest=dest,
+                model=model_name,
+                batching=batching,
+                accelerator_class=accelerator_class,
+                public_keys=tuple(public_key or ()),
+                require_signature=require_signature,
+                cache=cache_dir,
+                cache_bytes=cache_bytes,
+            )
+        )
+
+
 @app.command("serve")
 def serve_command(
     *,

@@ -14,6 +14,7 @@ from enginewright_api.errors import EnginewrightError
 from enginewright_serving.events import log
 
 MESSAGE_VARIABLE = "TERMINATION_MESSAGE_PATH"
+_IN_A_POD = Path("/dev/termination-log")
 _LONGEST_MESSAGE_CHARACTERS = 1500
 
 
@@ -29,12 +30,17 @@ def reported() -> Iterator[None]:
 
 
 def write_message(error: EnginewrightError) -> None:
-    """Termination message where TERMINATION_MESSAGE_PATH says, if it does."""
-    target = os.environ.get(MESSAGE_VARIABLE, "")
-    if target:
-        message = {
-            "class": error.failure_class.value,
-            "reason": error.reason,
-            "message": error.message[:_LONGEST_MESSAGE_CHARACTERS],
-        }
-        Path(target).write_text(json.dumps(message, sort_keys=True))
+    """Termination message where TERMINATION_MESSAGE_PATH says, else at Kubernetes' own place where there is one."""
+    given = os.environ.get(MESSAGE_VARIABLE, "")
+    target = Path(given) if given else _IN_A_POD
+    if not given and not target.exists():
+        return
+    message = {
+        "class": error.failure_class.value,
+        "reason": error.reason,
+        "message": error.message[:_LONGEST_MESSAGE_CHARACTERS],
+    }
+    try:
+        target.write_text(json.dumps(message, sort_keys=True))
+    except OSError as failure:
+        log("termination-message-lost", path=str(target), error=str(failure))

@@ -63,12 +63,23 @@ def split_artifact_uri(uri: str) -> tuple[str, str]:
 
 def read_manifest(store: Store, key: str) -> tuple[Manifest, str] | None:
     """Manifest and artifact digest, or None when nothing is published under the key."""
-    path = f"{artifact_prefix(key)}/{MANIFEST_NAME}"
     try:
-        data = store.read(path)
+        data = store.read(manifest_path(key))
     except NotInStoreError:
         return None
-    return _parse(data, f"{store.uri}/{path}"), sha256_hex(data)
+    return parse_manifest(data, f"{store.uri}/{manifest_path(key)}"), sha256_hex(data)
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Manifest from its bytes; DeterministicError InvalidManifest names the field."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise DeterministicError(
+            "InvalidManifest", f"{where}: {field}: {first['msg']}; publish the artifact again"
+        ) from error
 
 
 def publish_files(store: Store, key: str, folder: Path, files: list[ArtifactFile]) -> None:
@@ -91,7 +102,7 @@ def publish_manifest(store: Store, manifest: Manifest, *, signing_key: SigningKe
         bundle = sign(signed_contents(manifest, digest), signing_key, name=manifest.key)
         store.put(_signature_path(manifest.key, digest), bundle)
     uri = artifact_uri(store, manifest.key)
-    if store.put(f"{artifact_prefix(manifest.key)}/{MANIFEST_NAME}", data, if_absent=True):
+    if store.put(manifest_path(manifest.key), data, if_absent=True):
         return Published(manifest, digest, uri, ours=True)
     winner = read_manifest(store, manifest.key)
     if winner is None:
@@ -108,20 +119,29 @@ def publish(store: Store, manifest: Manifest, folder: Path, *, signing_key: Sign
     return publish_manifest(store, manifest, signing_key=signing_key)
 
 
-def verify_signature(store: Store, manifest: Manifest, digest: str, keys: list[PublicKey]) -> PublicKey:
-    """The trusted key that signed this artifact. Raises DeterministicError: SignatureMissing or as `signing.verify`."""
+def read_signature(store: Store, key: str, digest: str) -> bytes | None:
+    """Bundle over the artifact, None when it was published without a key."""
     try:
-        bundle = store.read(_signature_path(manifest.key, digest))
-    except NotInStoreError as error:
-        raise DeterministicError(
-            "SignatureMissing", f"{artifact_uri(store, manifest.key)}: not signed; publish it with a signing key"
-        ) from error
+        return store.read(_signature_path(key, digest))
+    except NotInStoreError:
+        return None
+
+
+def verify_signature(bundle: bytes | None, manifest: Manifest, digest: str, keys: list[PublicKey]) -> PublicKey:
+    """The trusted key that signed this artifact. Raises DeterministicError: SignatureMissing or as `signing.verify`."""
+    if bundle is None:
+        raise DeterministicError("SignatureMissing", f"artifact {digest}: not signed; publish it with a signing key")
     return verify(bundle, signed_contents(manifest, digest), keys)
 
 
 def signed_contents(manifest: Manifest, digest: str) -> Mapping[str, str]:
     """What the signature covers: the artifact as a folder, path → sha256."""
     return {MANIFEST_NAME: digest, **{f"files/{file.path}": file.sha256 for file in manifest.files}}
+
+
+def manifest_path(key: str) -> str:
+    """Where the manifest is in the store."""
+    return f"{artifact_prefix(key)}/{MANIFEST_NAME}"
 
 
 def file_path(key: str, file: ArtifactFile) -> str:
@@ -136,7 +156,7 @@ def describe_files(folder: Path) -> list[ArtifactFile]:
         if path.is_symlink():
             raise DeterministicError("UnsafePath", f"{path}: links are not published; replace it by the file")
         if path.is_file():
-            digest = _file_digest(path)
+            digest = file_digest(path)
             found.append(
                 ArtifactFile(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=digest)
             )
@@ -159,18 +179,8 @@ def write_evidence(store: Store, key: str, evidence: Evidence) -> None:
     store.put(evidence_path(key, evidence.request_digest), canonical_json(evidence.wire()))
 
 
-def _parse(data: bytes, where: str) -> Manifest:
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise DeterministicError(
-            "InvalidManifest", f"{where}: {field}: {first['msg']}; publish the artifact again"
-        ) from error
-
-
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """sha256 hex of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
