@@ -1,8 +1,8 @@
 """The artifact in the store: layout, manifest, evidence files.
 
 <store>/artifacts/<key>/manifest.json      written last, conditionally; its sha256 is the artifact digest
-<store>/artifacts/<key>/model.sig          OpenSSF Model Signing bundle over manifest.json and the files
-<store>/artifacts/<key>/files/...          what the manifest lists
+<store>/artifacts/<key>/<digest>/model.sig OpenSSF Model Signing bundle over that manifest and its files
+<store>/artifacts/<key>/files/<sha256>     content of what the manifest lists: racing builders never mix files
 <store>/evidence/<key>/<evidence digest>.json
 <store>/stages/<stage key>/...             the builder's stage cache
 """
