@@ -1,0 +1,55 @@
+"""What one request turned out to be: filled in on the way, read once at its end for the log line and the metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import dataclass
+
+from .metrics import Metrics
+
+logger = logging.getLogger("enginewright.gateway.access")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Facts of one request. Never its content."""
+
+    protocol: str
+    method: str
+    path: str
+    caller: str = ""
+    model: str = ""
+    """`namespace/name`; empty until a model was found, so that invented names make no metrics."""
+    inference: bool = False
+    prompt_tokens: int = 0
+    retries: int = 0
+
+
+def finish(exchange: Exchange, metrics: Metrics, code: str, seconds: float) -> None:
+    """Count it and write its log line."""
+    if exchange.inference:
+        metrics.answered(exchange.model, code, seconds)
+        if exchange.prompt_tokens:
+            metrics.prompt_tokens(exchange.model, exchange.prompt_tokens)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            json.dumps(
+                {
+                    "protocol": exchange.protocol, "method": exchange.method, "path": exchange.path,
+                    "model": exchange.model, "caller": exchange.caller, "code": code,
+                    "ms": round(seconds * 1000, 2), "tokens": exchange.prompt_tokens, "retries": exchange.retries,
+                }
+            )
+        )  # fmt: skip
+
+
+def log_to_stdout(level: int = logging.INFO) -> None:
+    """One JSON object a line for requests on stdout; everything else as text on stderr."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(level)

@@ -1,0 +1,43 @@
+"""What the gateway reads from HTTP headers and gRPC metadata: key, namespace, patience, trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .errors import RefusedError
+from .exchange import Exchange
+from .keys import Caller
+from .routes import ServedModel, resolve
+from .service import Gateway
+
+NAMESPACE = "enginewright-namespace"
+TIMEOUT = "enginewright-timeout-milliseconds"
+TRACE = ("traceparent", "tracestate")
+
+_MAX_TIMEOUT_MILLISECONDS = 24 * 3600 * 1000
+
+
+def identify(gateway: Gateway, headers: Mapping[str, str], exchange: Exchange) -> Caller:
+    """Who asks. Raises RefusedError 401."""
+    caller = gateway.keys.caller(headers.get("authorization"))
+    exchange.caller = caller.name
+    return caller
+
+
+def find_model(
+    gateway: Gateway, headers: Mapping[str, str], caller: Caller, wanted: str, exchange: Exchange
+) -> ServedModel:
+    """The model meant, noted for log and metrics. Raises RefusedError 400, 404."""
+    model = resolve(caller.visible(gateway.table.models()), wanted, headers.get(NAMESPACE) or None)
+    exchange.model = model.id
+    return model
+
+
+def deadline(gateway: Gateway, headers: Mapping[str, str]) -> float | None:
+    """When the client stops waiting, on the gateway's clock. Raises RefusedError 400."""
+    value = headers.get(TIMEOUT)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and 0 < int(value) <= _MAX_TIMEOUT_MILLISECONDS):
+        raise RefusedError(400, "InvalidTimeout", f"{TIMEOUT}: must be a whole number of milliseconds, at most a day")
+    return gateway.clock() + int(value) / 1000

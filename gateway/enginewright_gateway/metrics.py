@@ -1,0 +1,63 @@
+"""The gateway's metrics, under the names of `enginewright_api.metrics`. The label `model` is `namespace/name`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from enginewright_api import metrics as names
+
+from .pools import Pools
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _PoolGauges(Collector):
+    """Reads the pools when scraped: a gauge that is computed cannot drift."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Queue depth, requests under way and held requests of every model, zeros included."""
+        depth = GaugeMetricFamily(names.QUEUE_DEPTH, "Requests waiting in the gateway", labels=["model"])
+        inflight = GaugeMetricFamily(names.INFLIGHT, "Requests sent to a server and not answered", labels=["model"])
+        held = GaugeMetricFamily(names.HELD_REQUESTS, "Requests waiting for a first endpoint", labels=["model"])
+        for model, pool in sorted(self._pools.all().items()):
+            depth.add_metric([model], pool.waiting)
+            inflight.add_metric([model], pool.inflight)
+            held.add_metric([model], pool.held)
+        yield from (depth, inflight, held)
+
+
+class Metrics:
+    """Counters and histograms, in a registry of their own so that two gateways can live in one process."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_PoolGauges(pools))
+        self._requests = Counter(
+            names.REQUESTS_TOTAL, "Inference requests answered", ["model", "code"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            names.REQUEST_SECONDS, "From the request's head to the end of the answer, successful inference only",
+            ["model"], buckets=names.REQUEST_BUCKETS_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._tokens = Counter(names.TOKENS_TOTAL, "Tokens", ["model", "kind"], registry=self._registry)
+
+    def answered(self, model: str, code: str, seconds: float) -> None:
+        """One inference request came to its end; `code` is an HTTP status, for gRPC the equivalent one."""
+        self._requests.labels(model, code).inc()
+        if code == "200":
+            self._seconds.labels(model).observe(seconds)
+
+    def prompt_tokens(self, model: str, count: int) -> None:
+        """Tokens of the inputs, as the server counted them."""
+        self._tokens.labels(model, "prompt").inc(count)
+
+    def text(self) -> bytes:
+        """What /metrics answers."""
+        return generate_latest(self._registry)

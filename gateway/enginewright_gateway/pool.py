@@ -1,0 +1,232 @@
+"""Admission of one model: bounded queue, held requests, least outstanding work among its endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+from .drain_rate import DrainRate, retry_after_seconds
+from .errors import NotNowError
+from .routes import Endpoint, ServedModel
+
+_FIRST_REST_SECONDS = 0.25
+_LONGEST_REST_SECONDS = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Bounds that hold for every model."""
+
+    inflight_batches: int
+    hold_seconds: float
+    max_held: int
+
+
+@dataclass(slots=True)
+class _Rest:
+    """An endpoint that could not be reached is left alone for a while, longer each time."""
+
+    until: float
+    seconds: float
+
+
+class Lease:
+    """The right to have one request at `endpoint`; leaving the block gives it back."""
+
+    def __init__(self, pool: ModelPool, endpoint: Endpoint) -> None:
+        self._pool = pool
+        self.endpoint = endpoint
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._pool.give_back(self.endpoint, answered=kind is None)
+
+
+class ModelPool:
+    """Who may send what where, for one model. Lives in one event loop; needs no lock."""
+
+    def __init__(self, model: ServedModel, limits: PoolLimits, clock: Callable[[], float]) -> None:
+        self._model = model
+        self._limits = limits
+        self._clock = clock
+        self._outstanding: dict[Endpoint, int] = {}
+        self._rests: dict[Endpoint, _Rest] = {}
+        self._waiting: deque[tuple[asyncio.Future[Endpoint], frozenset[Endpoint]]] = deque()
+        self._drained = DrainRate()
+
+    @property
+    def inflight(self) -> int:
+        """Requests sent to an endpoint and not answered."""
+        return sum(self._outstanding.values())
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue, held ones included."""
+        return len(self._waiting)
+
+    @property
+    def held(self) -> int:
+        """Requests that wait because there is no endpoint."""
+        return 0 if self._reachable() else len(self._waiting)
+
+    def update(self, model: ServedModel) -> None:
+        """The model or its endpoints changed."""
+        self._model = model
+        self._rests = {endpoint: rest for endpoint, rest in self._rests.items() if endpoint in model.endpoints}
+        self._pump()
+
+    def close(self) -> None:
+        """The model is gone: nobody needs to wait any longer."""
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(
+                    NotNowError(503, "ModelDeleted", f"model {self._model.id} was deleted while the request waited")
+                )
+
+    def others(self, tried: frozenset[Endpoint]) -> bool:
+        """Whether there is a reachable endpoint that was not tried yet."""
+        return any(endpoint not in tried for endpoint in self._reachable())
+
+    def unreachable(self, endpoint: Endpoint) -> None:
+        """A connection to it failed: leave it alone for a while."""
+        last = self._rests.get(endpoint)
+        seconds = min(_LONGEST_REST_SECONDS, last.seconds * 2) if last else _FIRST_REST_SECONDS
+        if last is not None and last.until > self._clock():
+            return  # several requests fail at the same moment; that is one failure
+        self._rests[endpoint] = _Rest(self._clock() + seconds, seconds)
+        asyncio.get_running_loop().call_later(seconds, self._pump)
+
+    def reached(self, endpoint: Endpoint) -> None:
+        """It answered: forget earlier failures."""
+        self._rests.pop(endpoint, None)
+
+    def retry_after(self) -> float:
+        """Seconds until the present queue is gone, from the measured drain rate."""
+        return retry_after_seconds(len(self._waiting), self._drained.per_second(self._clock()))
+
+    async def acquire(self, *, within_seconds: float | None = None, tried: frozenset[Endpoint] = frozenset()) -> Lease:
+        """Wait for room at an endpoint that is not in `tried`, at most `within_seconds` (the client's patience).
+
+        Raises NotNowError: 429 when the queue is full or the wait too long, 503 when no endpoint came, 504 when the
+        client's own time was up.
+        """
+        if not self._waiting:
+            endpoint = self._pick(tried)
+            if endpoint is not None:
+                return self._lease(endpoint)
+        patience = self._check_room()
+        future: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
+        entry = (future, tried)
+        self._waiting.append(entry)
+        timeout = patience if within_seconds is None else min(patience, within_seconds)
+        try:
+            async with asyncio.timeout(timeout):
+                return Lease(self, await future)
+        except TimeoutError:
+            if self._granted(future):
+                return Lease(self, future.result())
+            raise self._too_late(timeout, impatient=within_seconds is not None and within_seconds < patience) from None
+        except asyncio.CancelledError:
+            if self._granted(future):
+                self.give_back(future.result(), answered=False)
+            raise
+        finally:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+
+    @staticmethod
+    def _granted(future: asyncio.Future[Endpoint]) -> bool:
+        return future.done() and not future.cancelled() and future.exception() is None
+
+    def give_back(self, endpoint: Endpoint, *, answered: bool) -> None:
+        """End of a lease."""
+        left = self._outstanding.get(endpoint, 0) - 1
+        if left > 0:
+            self._outstanding[endpoint] = left
+        else:
+            self._outstanding.pop(endpoint, None)
+        if answered:
+            self._drained.note(self._clock())
+        self._pump()
+
+    def _check_room(self) -> float:
+        """Longest wait in the state of now; raises when the queue is full."""
+        reachable = self._reachable()
+        if not reachable:
+            if len(self._waiting) >= self._limits.max_held:
+                raise self._not_servable(f"{self._limits.max_held} requests wait for it already")
+            return self._limits.hold_seconds
+        bound = self._model.max_queue_size * len(reachable)
+        if len(self._waiting) >= bound:
+            raise NotNowError(
+                429,
+                "QueueFull",
+                f"model {self._model.id} has {len(self._waiting)} requests waiting, its limit; "
+                f"try again in {self.retry_after():.0f} s",
+                retry_after_seconds=self.retry_after(),
+            )
+        return self._model.queue_timeout_seconds
+
+    def _too_late(self, waited_seconds: float, *, impatient: bool) -> NotNowError:
+        if not self._reachable():
+            return self._not_servable(f"waited {waited_seconds:.1f} s")
+        if impatient:
+            return NotNowError(
+                504, "DeadlineExceeded", f"the request's own time was up after {waited_seconds:.1f} s in the queue"
+            )
+        return NotNowError(
+            429,
+            "QueueTimeout",
+            f"model {self._model.id}: no room within batching.queueTimeoutMilliseconds ({waited_seconds:.1f} s); "
+            f"try again in {self.retry_after():.0f} s",
+            retry_after_seconds=self.retry_after(),
+        )
+
+    def _not_servable(self, how_long: str) -> NotNowError:
+        why = self._model.condition or "its servers cannot be reached"
+        return NotNowError(
+            503,
+            "ModelNotServable",
+            f"model {self._model.id} has no ready endpoint ({how_long}): {why}",
+            retry_after_seconds=self.retry_after(),
+        )
+
+    def _reachable(self) -> list[Endpoint]:
+        now = self._clock()
+        return [e for e in self._model.endpoints if e not in self._rests or self._rests[e].until <= now]
+
+    def _pick(self, tried: frozenset[Endpoint]) -> Endpoint | None:
+        room = self._limits.inflight_batches * self._model.max_batch_size
+        best: Endpoint | None = None
+        fewest = room
+        for endpoint in self._reachable():
+            outstanding = self._outstanding.get(endpoint, 0)
+            if outstanding < fewest and endpoint not in tried:
+                best, fewest = endpoint, outstanding
+        return best
+
+    def _lease(self, endpoint: Endpoint) -> Lease:
+        self._outstanding[endpoint] = self._outstanding.get(endpoint, 0) + 1
+        return Lease(self, endpoint)
+
+    def _pump(self) -> None:
+        """Hand free room to those who wait, in order."""
+        for entry in list(self._waiting):
+            future, tried = entry
+            if future.done():
+                self._waiting.remove(entry)
+                continue
+            endpoint = self._pick(tried)
+            if endpoint is None:
+                if not tried:
+                    return  # nobody behind can be served either
+                continue
+            self._waiting.remove(entry)
+            self._outstanding[endpoint] = self._outstanding.get(endpoint, 0) + 1
+            future.set_result(endpoint)

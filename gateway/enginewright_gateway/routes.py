@@ -1,0 +1,146 @@
+"""Which models exist, where they are served, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from enginewright_api.recipe import Task
+
+from .errors import RefusedError
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One ready server. Two servers may share an address (processes of one machine), never address and port."""
+
+    address: str
+    http_port: int
+    grpc_port: int
+
+    @property
+    def host(self) -> str:
+        """Address as it stands in a URL."""
+        return f"[{self.address}]" if ":" in self.address else self.address
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What the gateway must know of one OptimizedModel."""
+
+    namespace: str
+    name: str
+    task: Task
+    max_batch_size: int
+    max_queue_size: int
+    """Requests waiting at one replica."""
+    queue_timeout_seconds: float
+    created: int = 0
+    """Unix seconds."""
+    condition: str = ""
+    """Reason and message of Ready while it is not True."""
+    endpoints: tuple[Endpoint, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`: always unambiguous; the label in metrics."""
+        return f"{self.namespace}/{self.name}"
+
+
+class Routes(Protocol):
+    """Read side: what requests are resolved against."""
+
+    def models(self) -> Sequence[ServedModel]:
+        """All models, by id."""
+        ...
+
+    def get(self, model_id: str) -> ServedModel | None:
+        """By `namespace/name`."""
+        ...
+
+
+class RouteTable:
+    """The routes, kept up to date by `watch.follow`; tells listeners about every change."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ServedModel] = {}
+        self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        self._listeners: list[Callable[[str, ServedModel | None], None]] = []
+        self.synced = False
+        """Whether the first complete picture has been seen."""
+
+    def models(self) -> Sequence[ServedModel]:
+        """All models, by id."""
+        return [self._models[key] for key in sorted(self._models)]
+
+    def get(self, model_id: str) -> ServedModel | None:
+        """By `namespace/name`."""
+        return self._models.get(model_id)
+
+    def listen(self, listener: Callable[[str, ServedModel | None], None]) -> None:
+        """Call `listener(id, model or None when gone)` after every change, and once now for each model."""
+        self._listeners.append(listener)
+        for model in self.models():
+            listener(model.id, model)
+
+    def put_model(self, model: ServedModel) -> None:
+        """Add or change a model; its endpoints are those known for its Service."""
+        self._store(replace(model, endpoints=self._endpoints.get(model.id, ())))
+
+    def drop_model(self, model_id: str) -> None:
+        """Forget a model."""
+        if self._models.pop(model_id, None) is not None:
+            for listener in self._listeners:
+                listener(model_id, None)
+
+    def put_endpoints(self, service: str, endpoints: Sequence[Endpoint]) -> None:
+        """Ready endpoints of Service `namespace/name`."""
+        self._endpoints[service] = tuple(endpoints)
+        if not endpoints:
+            del self._endpoints[service]
+        model = self._models.get(service)
+        if model is not None:
+            self._store(replace(model, endpoints=tuple(endpoints)))
+
+    def _store(self, model: ServedModel) -> None:
+        if self._models.get(model.id) == model:
+            return
+        self._models[model.id] = model
+        for listener in self._listeners:
+            listener(model.id, model)
+
+
+def short_ids(models: Sequence[ServedModel]) -> Mapping[str, ServedModel]:
+    """Id under which each model is listed: its name when no other namespace has it, else `namespace/name`."""
+    names = [model.name for model in models]
+    return {model.name if names.count(model.name) == 1 else model.id: model for model in models}
+
+
+def resolve(visible: Sequence[ServedModel], wanted: str, namespace: str | None = None) -> ServedModel:
+    """The model called `wanted` (`name` or `namespace/name`) among those the caller may see.
+
+    Raises RefusedError 404 naming what there is, 400 when a bare name is ambiguous.
+    """
+    if namespace is None and "/" in wanted:
+        namespace, _, wanted = wanted.partition("/")
+    found = [m for m in visible if m.name == wanted and (namespace is None or m.namespace == namespace)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RefusedError(
+            400,
+            "AmbiguousModel",
+            f"model {wanted!r} exists in several namespaces; say which: {', '.join(model.id for model in found)}",
+            param="model",
+        )
+    asked = wanted if namespace is None else f"{namespace}/{wanted}"
+    known = sorted(short_ids(visible))
+    shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+    raise RefusedError(
+        404,
+        "ModelNotFound",
+        f"model {asked[:200]!r} does not exist or this key may not use it; "
+        + (f"there is: {shown}" if known else "there are no models yet"),
+        param="model",
+    )
