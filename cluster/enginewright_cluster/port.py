@@ -109,7 +109,9 @@ class Cluster(Protocol):
         ...
 
     async def apply(self, manifest: Object, *, field_manager: str = "enginewright", force: bool = True) -> Object:
-        """Server-side apply: create, or merge by field ownership. Never touches status. Raises InvalidError, ConflictError."""
+        """Server-side apply: create, or merge by field ownership. Never touches status.
+
+        Raises InvalidError; ConflictError for fields of others when not forced, a stated uid or resourceVersion."""
         ...
 
     async def create(self, manifest: Object) -> Object:
@@ -119,7 +121,9 @@ class Cluster(Protocol):
     async def patch_status(
         self, ref: Ref, status: Mapping[str, Any], *, uid: str | None = None, field_manager: str = "enginewright"
     ) -> Object:
-        """JSON merge patch on the status subresource. Raises NotFoundError, InvalidError; ConflictError for another uid."""
+        """JSON merge patch on the status subresource.
+
+        Raises NotFoundError, InvalidError; ConflictError for another uid."""
         ...
 
     async def patch(self, ref: Ref, patch: Mapping[str, Any], *, uid: str | None = None) -> Object:
