@@ -1,0 +1,194 @@
+"""One build: the stages in order, what runs beside what, and what comes of it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from enginewright_api.engine_description import EngineDescription
+from enginewright_api.errors import DeterministicError
+from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence, Verdict
+from enginewright_api.manifest import Evidence
+from enginewright_api.optimization import Format, QuantizationMethod
+from enginewright_api.outcome import ArtifactReference, StageReport
+from enginewright_api.recipe import BuildRequest
+from enginewright_api.serving_spec import Backend
+from enginewright_api.support import unavailable, unavailable_evidence
+from enginewright_builder.datasets import Drawn, draw, without_leaks
+from enginewright_builder.description import check_limits, describe
+from enginewright_builder.gate.quality import compare
+from enginewright_builder.places import Places
+from enginewright_builder.resources import Capacity, check_fits
+from enginewright_builder.servers.pair import Pair
+from enginewright_builder.sources.checkpoint import inspect
+from enginewright_builder.stages.cache import StageCache
+from enginewright_builder.stages.compress import Compile, Export, Quantize
+from enginewright_builder.stages.fetch import Fetch
+from enginewright_builder.stages.measure import ANSWERS, Baseline, Benchmark, Reference, Verify
+from enginewright_builder.stages.publish import Package, Publish, Restore, find_published, reference
+from enginewright_builder.stages.stage import Output
+from enginewright_builder.toolchain.client import Toolchain
+from enginewright_store.artifact import Published, read_evidence, write_evidence
+from enginewright_store.signing import SigningKey
+from enginewright_store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build ends with."""
+
+    artifact: ArtifactReference
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Everything one build works with."""
+
+    request: BuildRequest
+    store: Store
+    places: Places
+    capacity: Capacity
+    cache: StageCache
+    toolchain: Toolchain
+    servers: Pair
+    threads: int
+    signing_key: SigningKey | None
+
+    def run(self) -> Built:
+        """Raises StageError, or DeterministicError for what no stage is needed to refuse."""
+        started = datetime.now(UTC)
+        refuse_unavailable(self.request)
+        published = find_published(self.store, self.request.key)
+        if published is not None:
+            evidence = self._known_evidence(published)
+            if evidence is not None:
+                return Built(reference(published.manifest, published.digest, published.uri), evidence)
+        recipe = self.request.recipe
+        source = self.cache.run(Fetch(recipe.source, self.places))
+        checkpoint = inspect(source.folder)
+        check_limits(checkpoint, recipe)
+        check_fits(checkpoint.float32_bytes, self.capacity)
+        description = describe(checkpoint, recipe, recipe.backend)
+        baseline = self.cache.run(Baseline(source, describe(checkpoint, recipe, Backend.TORCH)))
+        evaluation = draw(self.request.evidence.dataset, "evaluation", self.places)
+        rows = evaluation.first(self.request.evidence.samples)
+        with ThreadPoolExecutor(1, thread_name_prefix="reference") as beside:
+            # Nothing is timed yet, so the baseline answers while the toolchain works.
+            answered = beside.submit(self._reference, baseline, description, rows)
+            if published is None:
+                engine = self._compressed(source, description, evaluation)
+            else:
+                engine = self.cache.run(Restore(published, self.store))
+            self.servers.start("engine", engine.folder)
+            first = answered.result()
+        quality = self._quality(
+            engine, baseline=baseline, description=description, evaluation=evaluation, rows=rows, answered=first
+        )
+        evidence = Evidence(
+            request_digest=self.request.evidence.digest,
+            quality=quality,
+            benchmark=self._benchmark(engine, baseline, description, evaluation),
+        )
+        self.servers.stop()
+        if published is not None:
+            write_evidence(self.store, self.request.key, evidence)
+            return Built(reference(published.manifest, published.digest, published.uri), evidence)
+        return self._published(source, engine, description, evidence, started)
+
+    def _known_evidence(self, published: Published) -> Evidence | None:
+        if published.manifest.evidence.request_digest == self.request.evidence.digest:
+            return published.manifest.evidence
+        return read_evidence(self.store, self.request.key, self.request.evidence)
+
+    def _compressed(self, source: Output, description: EngineDescription, evaluation: Drawn) -> Output:
+        if description.backend is Backend.TORCH:
+            return self.cache.run(Compile(source, source, description, evaluation, self.toolchain))
+        graph = self.cache.run(Export(source, description, self.request.toolchain.digest, self.toolchain))
+        quantization = self.request.recipe.quantization
+        if quantization is not None and quantization.format is not Format.NONE:
+            calibration, leaked = self._calibration(evaluation)
+            graph = self.cache.run(
+                Quantize(source, graph, description, quantization, calibration, leaked, self.toolchain)
+            )
+        return self.cache.run(Compile(source, graph, description, evaluation, self.toolchain))
+
+    def _calibration(self, evaluation: Drawn) -> tuple[Drawn, int]:
+        quantization = self.request.recipe.quantization
+        nothing = Drawn("", ())
+        if quantization is None or quantization.format is not Format.INT8:
+            return nothing, 0
+        if quantization.method is QuantizationMethod.DYNAMIC:
+            return nothing, 0
+        calibration = quantization.calibration
+        dataset = calibration.dataset or self.request.evidence.dataset
+        kept, leaked = without_leaks(draw(dataset, "calibration", self.places), evaluation.rows)
+        return kept.first(calibration.samples), leaked
+
+    def _reference(self, baseline: Output, description: EngineDescription, rows: Drawn) -> Output:
+        self.servers.start("baseline", baseline.folder)
+        return self.cache.run(
+            Reference(baseline, rows, description.output, self.servers, self.request.toolchain.digest)
+        )
+
+    def _quality(
+        self,
+        engine: Output,
+        *,
+        baseline: Output,
+        description: EngineDescription,
+        evaluation: Drawn,
+        rows: Drawn,
+        answered: Output,
+    ) -> QualityEvidence:
+        """Judge; while that is inconclusive and there are more rows, judge on twice as many."""
+        while True:
+            quality = self._compared(engine, answered, description, rows)
+            if quality.verdict is not Verdict.INCONCLUSIVE or len(rows.rows) == len(evaluation.rows):
+                return quality
+            rows = evaluation.first(2 * len(rows.rows))
+            answered = self._reference(baseline, description, rows)
+
+    def _compared(
+        self, engine: Output, answered: Output, description: EngineDescription, rows: Drawn
+    ) -> QualityEvidence:
+        import numpy as np
+
+        quantization = self.request.recipe.quantization
+        quantized = quantization is not None and quantization.format is not Format.NONE
+        verified = self.cache.run(Verify(engine, answered, rows, description.output, quantized, self.servers))
+        return compare(
+            np.load(verified.folder / ANSWERS, allow_pickle=False),
+            np.load(answered.folder / ANSWERS, allow_pickle=False),
+            rows.rows,
+            labels=description.labels,
+            request=self.request.evidence,
+            dataset=f"{rows.name}@{rows.digest[:16]}",
+        )
+
+    def _benchmark(
+        self, engine: Output, baseline: Output, description: EngineDescription, material: Drawn
+    ) -> BenchmarkEvidence:
+        def told(fraction: float, message: str) -> None:
+            self.cache.tell("benchmark", fraction, message)
+
+        stage = Benchmark(engine, baseline, description, material, self.threads, self.servers, told)
+        return BenchmarkEvidence.model_validate(self.cache.run(stage).result["evidence"])
+
+    def _published(
+        self, source: Output, engine: Output, description: EngineDescription, evidence: Evidence, started: datetime
+    ) -> Built:
+        stages: tuple[StageReport, ...] = tuple(self.cache.reports)
+        package = self.cache.run(Package(self.request, description, source, engine, evidence, stages, started))
+        done = self.cache.run(Publish(package, self.store, self.signing_key)).result
+        return Built(ArtifactReference.model_validate(done["artifact"]), Evidence.model_validate(done["evidence"]))
+
+
+def refuse_unavailable(request: BuildRequest) -> None:
+    """Raises DeterministicError FeatureNotAvailable for the first field that nothing implements."""
+    found = unavailable(request.recipe, request.accelerator)
+    found += unavailable_evidence(request.recipe.task, request.evidence)
+    if found:
+        field, sentence = found[0]
+        raise DeterministicError("FeatureNotAvailable", f"{field}: {sentence}")

@@ -1,0 +1,76 @@
+"""From a checkpoint and a recipe to engine.json."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from enginewright_api.engine_description import EngineDescription, Pooling
+from enginewright_api.errors import DeterministicError
+from enginewright_api.optimization import Format
+from enginewright_api.recipe import Recipe, Task
+from enginewright_api.serving_spec import Backend
+from enginewright_builder.sources.checkpoint import Checkpoint
+
+ENTRIES = {Backend.OPENVINO: "openvino.xml", Backend.ONNX_RUNTIME: "model.onnx", Backend.TORCH: "checkpoint"}
+PACKAGES = {Backend.OPENVINO: "openvino", Backend.ONNX_RUNTIME: "onnxruntime", Backend.TORCH: "torch"}
+
+
+def check_limits(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Raises DeterministicError LimitExceeded for inputs longer than the model's positions."""
+    longest = checkpoint.max_input_tokens
+    wanted = recipe.limits.max_input_tokens
+    if longest is not None and wanted > longest:
+        raise DeterministicError(
+            "LimitExceeded",
+            f"engine.limits.maxInputTokens: {wanted} is more than the {longest} positions of"
+            f" {checkpoint.architecture}; set it to {longest} at most",
+        )
+
+
+def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend) -> EngineDescription:
+    """engine.json of an engine with this backend; Torch describes the baseline."""
+    config = checkpoint.config
+    classify = recipe.task is Task.CLASSIFICATION
+    if classify and not checkpoint.architecture.endswith("ForSequenceClassification"):
+        raise DeterministicError(
+            "InvalidCheckpoint",
+            f"config.json: architecture {checkpoint.architecture} has no classification head; task Classification needs"
+            " a …ForSequenceClassification checkpoint",
+        )
+    pooling, normalize = (Pooling.NONE, False) if classify else checkpoint.pooling()
+    labels = checkpoint.labels() if classify else []
+    inputs = ["input_ids", "attention_mask"]
+    if int(config.get("type_vocab_size") or 0) > 1:
+        inputs.append("token_type_ids")
+    return EngineDescription(
+        task=recipe.task,
+        backend=backend,
+        entry=ENTRIES[backend],
+        inputs=inputs,
+        output="scores" if classify else "embedding",
+        output_dimension=len(labels) if classify else _dimension(config),
+        labels=labels,
+        pooling=pooling,
+        normalize=normalize,
+        limits=recipe.limits,
+        pad_token_id=int(config.get("pad_token_id") or 0),
+        precision_hint=_precision(recipe, backend),
+        runtime_package=PACKAGES[backend],
+        runtime_version=importlib.metadata.version(PACKAGES[backend]),
+    )
+
+
+def _dimension(config: dict[str, object]) -> int:
+    for name in ("hidden_size", "dim", "d_model"):
+        if isinstance(config.get(name), int):
+            return int(str(config[name]))
+    raise DeterministicError("InvalidCheckpoint", "config.json: has no hidden_size; the output's length is unknown")
+
+
+def _precision(recipe: Recipe, backend: Backend) -> str:
+    """f32 unless BF16 is asked for: where a CPU lacks AMX, bf16 is slower for encoders, and it is another model.
+
+    FP16 keeps weights in 16 bits on disk and computes in f32: CPUs gain size from it, not speed.
+    """
+    wanted = recipe.quantization.format if recipe.quantization is not None else Format.NONE
+    return "bf16" if wanted is Format.BF16 and backend is Backend.OPENVINO else "f32"

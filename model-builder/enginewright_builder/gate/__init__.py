@@ -1,0 +1,1 @@
+"""Is the engine as good as the baseline? Pure functions over answers."""

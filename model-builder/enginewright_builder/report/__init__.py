@@ -1,0 +1,1 @@
+"""report.json and report.html: what was built, and why it may be trusted."""

@@ -1,0 +1,1 @@
+"""Engines behind the real server, and questions to them."""

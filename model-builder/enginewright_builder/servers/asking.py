@@ -1,0 +1,87 @@
+"""Texts to answers through KServe v2 over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from enginewright_api.errors import DeterministicError, TransientError
+from enginewright_builder.servers.server import Server
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What an engine said: one row a text."""
+
+    vectors: NDArray[np.float32]
+    tokens: NDArray[np.int32]
+
+
+class Client:
+    """One connection to one server."""
+
+    def __init__(self, server: Server, output: str) -> None:
+        from tritonclient import http as triton
+
+        self._triton = triton
+        self._server = server
+        self._output = output
+        self._client = triton.InferenceServerClient(
+            f"127.0.0.1:{server.ports.http}", connection_timeout=_TIMEOUT_SECONDS, network_timeout=_TIMEOUT_SECONDS
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def ask(self, texts: Sequence[str]) -> Answers:
+        """One request. Raises DeterministicError EngineFailed (it refuses) or TransientError (it is gone)."""
+        import numpy as np
+
+        values = np.array([[text.encode()] for text in texts], dtype=np.object_)
+        given = self._triton.InferInput("text", list(values.shape), "BYTES")
+        given.set_data_from_numpy(values)
+        wanted = [self._triton.InferRequestedOutput(name) for name in (self._output, "tokens")]
+        try:
+            result = self._client.infer(self._server.name, [given], outputs=wanted)
+        except self._triton.InferenceServerException as error:
+            raise DeterministicError(
+                "EngineFailed", f"engine {self._server.name} failed on a request: {error.message()}"[:500]
+            ) from error
+        except OSError as error:
+            raise TransientError("ServerGone", f"engine {self._server.name}: connection lost ({error})") from error
+        vectors, tokens = result.as_numpy(self._output), result.as_numpy("tokens")
+        if vectors is None or vectors.shape[0] != len(texts):
+            raise DeterministicError(
+                "EngineFailed",
+                f"engine {self._server.name} gave {None if vectors is None else vectors.shape} for {len(texts)} texts",
+            )
+        return Answers(vectors, tokens.reshape(-1))
+
+    def ask_all(self, texts: Sequence[str], *, batch: int) -> Answers:
+        """All texts, `batch` a request, answers in the order of the texts.
+
+        Requests are made of texts of similar length: less padding, and the same for every engine.
+        """
+        import numpy as np
+
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
+        parts = [self.ask([texts[index] for index in chunk]) for chunk in chunks]
+        back = np.argsort(np.array(order, dtype=np.int64), kind="stable")
+        return Answers(
+            np.concatenate([part.vectors for part in parts])[back],
+            np.concatenate([part.tokens for part in parts])[back],
+        )

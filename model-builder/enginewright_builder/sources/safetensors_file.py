@@ -1,0 +1,106 @@
+"""Checks of weight files by their content: nothing is loaded, nothing is executed."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from enginewright_api.errors import DeterministicError
+
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100 * 2**20
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16,
+    "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+_ZIP = b"PK\x03\x04"
+_PICKLE_PROTOCOL = 0x80
+_ARCHIVES = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"(\xb5/\xfd": "zstd"}
+_TAR_MAGIC_AT = 257
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """Header of a safetensors file."""
+
+    shapes: dict[str, tuple[int, ...]]
+    parameters: int
+
+
+def kind_of(path: Path) -> str | None:
+    """`pickle` or `archive` when the content is one, whatever the name says."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head[:4] == _ZIP:
+        return "pickle" if _is_torch_zip(path) else "archive"
+    if len(head) > 1 and head[0] == _PICKLE_PROTOCOL and head[1] <= 5:
+        return "pickle"
+    if any(head.startswith(magic) for magic in _ARCHIVES) or head[_TAR_MAGIC_AT:][:5] == b"ustar":
+        return "archive"
+    return None
+
+
+def read_header(path: Path, *, name: str) -> Tensors:
+    """Names and shapes of the tensors of a file that is complete.
+
+    Raises DeterministicError: UnsafeWeights for a pickle under this name, InvalidCheckpoint for a broken or cut file.
+    """
+    if kind_of(path) == "pickle":
+        raise DeterministicError(
+            "UnsafeWeights", f"{name}: is a pickle (it could run code) under a safetensors name; convert it properly"
+        )
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(_LENGTH_BYTES)
+        if len(prefix) < _LENGTH_BYTES:
+            raise _broken(name, f"has only {size} bytes")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+            raise _broken(name, f"is truncated or no safetensors file: its header should be {length} bytes long")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise _broken(name, "its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise _broken(name, "its header is not a JSON object")
+    return _tensors(header, size - _LENGTH_BYTES - length, name)
+
+
+def _tensors(header: dict[str, object], data_bytes: int, name: str) -> Tensors:
+    shapes: dict[str, tuple[int, ...]] = {}
+    end = 0
+    for tensor, entry in header.items():
+        if tensor == "__metadata__":
+            continue
+        try:
+            shape = tuple(int(side) for side in entry["shape"])  # type: ignore[index]  # checked by the except
+            start, stop = (int(offset) for offset in entry["data_offsets"])  # type: ignore[index]
+            bits = _BITS[str(entry["dtype"])]  # type: ignore[index]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _broken(name, f"the header's entry for {tensor} is broken") from error
+        if stop - start != (prod(shape) * bits + 7) // 8:
+            raise _broken(name, f"the size of {tensor} does not fit its shape")
+        shapes[tensor] = shape
+        end = max(end, stop)
+    if not shapes:
+        raise _broken(name, "holds no tensors")
+    if end != data_bytes:
+        what = "is truncated" if end > data_bytes else "has bytes that belong to no tensor"
+        raise _broken(name, f"{what}: {data_bytes} bytes of tensors are there, {end} are listed; download it again")
+    return Tensors(shapes, sum(prod(shape) for shape in shapes.values()))
+
+
+def _is_torch_zip(path: Path) -> bool:
+    """torch.save writes a zip with a `data.pkl`; its name is in the central directory at the end."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        head = file.read(2**16)
+        file.seek(max(0, size - 2**20))
+        return b".pkl" in head or b".pkl" in file.read()
+
+
+def _broken(name: str, what: str) -> DeterministicError:
+    return DeterministicError("InvalidCheckpoint", f"{name}: {what}")

@@ -1,0 +1,1 @@
+"""How much faster than the baseline, on this machine, through the server."""

@@ -1,0 +1,178 @@
+"""Export, quantize, compile: checkpoint → graph → quantised graph → engine folder. The work is the toolchain's."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescription
+from enginewright_api.errors import DeterministicError
+from enginewright_api.identity import canonical_json, digest_of
+from enginewright_api.optimization import Format, Quantization
+from enginewright_api.serving_spec import Backend
+from enginewright_builder.datasets import Drawn
+from enginewright_builder.sources.checkpoint import TOKENIZER_FILES
+from enginewright_builder.stages.stage import Output
+from enginewright_builder.toolchain.client import Toolchain
+from enginewright_builder.toolchain.tasks import CompileTask, ExportTask, QuantizeTask
+
+_PROBES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Checkpoint to the backend's graph, float32, pooling and normalisation inside."""
+
+    checkpoint: Output
+    description: EngineDescription
+    toolchain_digest: str
+    toolchain: Toolchain
+    name: str = "export"
+    shared: bool = True
+
+    def key(self) -> str:
+        """Limits are no part of it: the graph's shapes are dynamic."""
+        graph = self.description.model_copy(update={"precision_hint": "f32"}).wire()
+        del graph["limits"]
+        return digest_of(
+            {
+                "stage": self.name,
+                "source": self.checkpoint.result["sourceDigest"],
+                "graph": graph,
+                "toolchain": self.toolchain_digest,
+            }
+        )
+
+    def run(self, into: Path) -> dict[str, Any]:
+        """Raises DeterministicError: UnsupportedArchitecture, UnsupportedOperator, InvalidCheckpoint."""
+        self.toolchain.perform(ExportTask(checkpoint=self.checkpoint.folder, description=self.description, into=into))
+        return {"message": f"{self.description.backend.value} graph, {_mib(into)}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantize:
+    """Graph to graph in the wanted format, measured on calibration rows."""
+
+    checkpoint: Output
+    graph: Output
+    description: EngineDescription
+    quantization: Quantization
+    calibration: Drawn
+    leaked: int
+    toolchain: Toolchain
+    name: str = "quantize"
+    shared: bool = True
+
+    def key(self) -> str:
+        """By graph, settings and the calibration rows themselves."""
+        return digest_of(
+            {
+                "stage": self.name,
+                "graph": self.graph.key,
+                "settings": self.quantization.wire(),
+                "rows": self.calibration.digest,
+                "limit": self.description.limits.max_input_tokens,
+            }
+        )
+
+    def run(self, into: Path) -> dict[str, Any]:
+        """Result: format, method, calibrationRows, leakedRows, excluded."""
+        settings = self.quantization
+        found = self.toolchain.perform(
+            QuantizeTask(
+                graph=self.graph.folder,
+                tokenizer=self.checkpoint.folder,
+                description=self.description,
+                quantization=settings,
+                texts=[row.text for row in self.calibration.rows],
+                into=into,
+            )
+        )
+        scaled = settings.format is Format.INT8
+        told = f"{settings.format.value} {settings.method.value}" if scaled else settings.format.value
+        if self.calibration.rows:
+            told += f" on {len(self.calibration.rows)} rows of {self.calibration.name}"
+        if self.leaked:
+            told += f"; {self.leaked} rows left out because the gate judges on them"
+        return {
+            "format": settings.format.value,
+            "method": settings.method.value,
+            "calibrationRows": len(self.calibration.rows),
+            "calibrationDataset": self.calibration.name,
+            "leakedRows": self.leaked,
+            **found,
+            "message": f"{told}, {_mib(into)}",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Compile:
+    """Graph to what the server loads: engine.json, engine/, tokenizer/. It must load and answer here first."""
+
+    checkpoint: Output
+    graph: Output
+    description: EngineDescription
+    probe: Drawn
+    toolchain: Toolchain
+    name: str = "compile"
+    shared: bool = True
+
+    def key(self) -> str:
+        """By graph and description."""
+        return digest_of({"stage": self.name, "graph": self.graph.key, "description": self.description.wire()})
+
+    def run(self, into: Path) -> dict[str, Any]:
+        """Result: sizeBytes of engine/."""
+        engine = into / "engine"
+        engine.mkdir()
+        copy_tokenizer(self.checkpoint.folder, into / "tokenizer")
+        if self.description.backend is Backend.TORCH:
+            link_checkpoint(self.checkpoint.folder, engine / self.description.entry)
+        else:
+            self.toolchain.perform(
+                CompileTask(
+                    graph=self.graph.folder,
+                    tokenizer=into / "tokenizer",
+                    description=self.description,
+                    probe=[row.text for row in self.probe.first(_PROBES).rows],
+                    into=engine,
+                )
+            )
+        write_description(into, self.description)
+        size = folder_bytes(engine)
+        return {"sizeBytes": size, "message": f"{self.description.backend.value} engine, {_mib(engine)}"}
+
+
+def write_description(folder: Path, description: EngineDescription) -> None:
+    """engine.json."""
+    (folder / ENGINE_DESCRIPTION).write_bytes(canonical_json(description.wire()))
+
+
+def copy_tokenizer(checkpoint: Path, into: Path) -> None:
+    """The tokenizer's files and nothing else."""
+    into.mkdir()
+    for name in TOKENIZER_FILES:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, into / name)
+
+
+def link_checkpoint(checkpoint: Path, into: Path) -> None:
+    """The checkpoint as the eager baseline loads it; hard links, for it is large and never written to."""
+    into.mkdir(parents=True)
+    for path in sorted(checkpoint.iterdir()):
+        if path.is_file():
+            (into / path.name).hardlink_to(path)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files below a folder."""
+    found = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if not found:
+        raise DeterministicError("EmptyEngine", f"{folder.name}/ holds nothing after its stage")
+    return found
+
+
+def _mib(folder: Path) -> str:
+    return f"{folder_bytes(folder) / 2**20:.1f} MiB"

@@ -1,0 +1,39 @@
+"""Fetch: the checkpoint, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from enginewright_api.identity import digest_of
+from enginewright_api.source import Source
+from enginewright_builder.digests import tree_digest
+from enginewright_builder.places import Places
+from enginewright_builder.sources.checkpoint import inspect
+from enginewright_builder.sources.origins import origin_of
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Source to checkpoint folder."""
+
+    source: Source
+    places: Places
+    name: str = "fetch"
+    # What is fetched can be fetched again from where it is.
+    shared: bool = False
+
+    def key(self) -> str:
+        """By the source's content."""
+        return digest_of({"stage": self.name, "source": origin_of(self.source, self.places).key()})
+
+    def run(self, into: Path) -> dict[str, Any]:
+        """Result: sourceDigest, parameters. Raises DeterministicError for whatever cannot be built from."""
+        origin_of(self.source, self.places).fetch(into)
+        checkpoint = inspect(into)
+        return {
+            "sourceDigest": tree_digest(into),
+            "parameters": checkpoint.parameters,
+            "message": f"{checkpoint.architecture}, {checkpoint.parameters / 1e6:.1f} M parameters",
+        }

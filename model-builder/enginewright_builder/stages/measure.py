@@ -1,0 +1,181 @@
+"""Baseline, reference, verify, benchmark: the compiled engine beside the untouched model, both behind the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from enginewright_api.engine_description import EngineDescription
+from enginewright_api.evidence import BenchmarkEvidence
+from enginewright_api.identity import digest_of
+from enginewright_builder.datasets import Drawn
+from enginewright_builder.gate.sanity import check_equal, check_finite
+from enginewright_builder.machine import describe_machine
+from enginewright_builder.servers.pair import Pair
+from enginewright_builder.speed.interleaved import geometric_mean, measure, measurement, shapes_within
+from enginewright_builder.speed.texts import texts_of
+from enginewright_builder.stages.compress import copy_tokenizer, folder_bytes, link_checkpoint, write_description
+from enginewright_builder.stages.stage import Output
+
+ANSWERS = "answers.npy"
+_BATCH = 32
+_SECONDS_A_SHAPE = 2.0
+_BATCHES_A_SHAPE = 4
+
+Told = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The untouched model as an engine: Torch, eager, its own precision."""
+
+    checkpoint: Output
+    description: EngineDescription
+    name: str = "baseline"
+    shared: bool = False
+
+    def key(self) -> str:
+        """By source and description."""
+        return digest_of(
+            {
+                "stage": self.name,
+                "source": self.checkpoint.result["sourceDigest"],
+                "description": self.description.wire(),
+            }
+        )
+
+    def run(self, into: Path) -> dict[str, Any]:
+        """Result: sizeBytes of the weights."""
+        copy_tokenizer(self.checkpoint.folder, into / "tokenizer")
+        link_checkpoint(self.checkpoint.folder, into / "engine" / self.description.entry)
+        write_description(into, self.description)
+        weights = sum(path.stat().st_size for path in self.checkpoint.folder.glob("*.safetensors"))
+        return {"sizeBytes": weights, "message": f"eager PyTorch, {weights / 2**20:.1f} MiB of weights"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The baseline's answers on the evaluation rows: asked once, used by every rung."""
+
+    baseline: Output
+    rows: Drawn
+    output: str
+    servers: Pair
+    toolchain_digest: str
+    name: str = "reference"
+    shared: bool = True
+
+    def key(self) -> str:
+        """By baseline and rows."""
+        return digest_of(
+            {
+                "stage": self.name,
+                "baseline": self.baseline.key,
+                "rows": self.rows.digest,
+                "toolchain": self.toolchain_digest,
+            }
+        )
+
+    def run(self, into: Path) -> dict[str, Any]:
+        """File: answers.npy. Raises DeterministicError when the model itself gives NaN."""
+        import numpy as np
+
+        with self.servers.baseline(self.output) as client:
+            answers = client.ask_all(texts_in(self.rows), batch=_BATCH)
+        check_finite(answers.vectors, who="the baseline")
+        np.save(into / ANSWERS, answers.vectors, allow_pickle=False)
+        return {"message": f"{len(self.rows.rows)} rows of {self.rows.name}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """The compiled engine's answers on the evaluation rows, checked for sanity."""
+
+    engine: Output
+    reference: Output
+    rows: Drawn
+    output: str
+    quantized: bool
+    servers: Pair
+    name: str = "verify"
+    shared: bool = True
+
+    def key(self) -> str:
+        """By engine and rows."""
+        return digest_of({"stage": self.name, "engine": self.engine.key, "reference": self.reference.key})
+
+    def run(self, into: Path) -> dict[str, Any]:
+        """File: answers.npy. Result: maxError against eager. Raises NotFinite, ConstantOutput, NumericalMismatch."""
+        import numpy as np
+
+        with self.servers.engine(self.output) as client:
+            answers = client.ask_all(texts_in(self.rows), batch=_BATCH)
+        check_finite(answers.vectors, who="the engine")
+        baseline = np.load(self.reference.folder / ANSWERS, allow_pickle=False)
+        result: dict[str, Any] = {"message": f"{len(self.rows.rows)} rows of {self.rows.name} through the server"}
+        if not self.quantized:
+            result["maxError"] = check_equal(answers.vectors, baseline)
+        np.save(into / ANSWERS, answers.vectors, allow_pickle=False)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Latency by shape, interleaved."""
+
+    engine: Output
+    baseline: Output
+    description: EngineDescription
+    material: Drawn
+    threads: int
+    servers: Pair
+    told: Told
+    name: str = "benchmark"
+    # True of this machine only.
+    shared: bool = False
+
+    def key(self) -> str:
+        """By both engines and the machine."""
+        return digest_of(
+            {
+                "stage": self.name,
+                "engine": self.engine.key,
+                "baseline": self.baseline.key,
+                "threads": self.threads,
+                "machine": describe_machine(),
+            }
+        )
+
+    def run(self, into: Path) -> dict[str, Any]:
+        """Result: evidence (BenchmarkEvidence on the wire)."""
+        shapes = shapes_within(self.description.limits)
+        texts = [row.text for row in self.material.rows]
+        output, found, peak = self.description.output, [], 0
+        with self.servers.engine(output) as engine, self.servers.baseline(output) as baseline:
+            for done, (batch, tokens) in enumerate(shapes):
+                self.told(done / len(shapes), f"batch {batch}, {tokens} tokens")
+                same_length = texts_of(tokens, batch * _BATCHES_A_SHAPE, texts, self.engine.folder / "tokenizer")
+                times = measure(engine.ask, baseline.ask, _chunks(same_length, batch), seconds=_SECONDS_A_SHAPE)
+                found.append(measurement(times, batch=batch, tokens=tokens))
+                peak = max(peak, self.servers.engine_resident_bytes())
+        evidence = BenchmarkEvidence(
+            measurements=found,
+            speedup=round(geometric_mean([one.speedup for one in found]), 3),
+            machine=describe_machine(),
+            threads=self.threads,
+            baseline_size_bytes=int(self.baseline.result["sizeBytes"]),
+            size_bytes=folder_bytes(self.engine.folder / "engine"),
+            peak_memory_bytes=peak,
+        )
+        return {"evidence": evidence.wire(), "message": f"{evidence.speedup:.2f} × the baseline"}
+
+
+def texts_in(rows: Drawn) -> list[str]:
+    """Texts, then the pairs of those that have one."""
+    return [row.text for row in rows.rows] + [row.text_pair for row in rows.rows if row.text_pair is not None]
+
+
+def _chunks(texts: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [texts[start : start + size] for start in range(0, len(texts), size)]

@@ -1,0 +1,60 @@
+"""The one face of all compilers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from enginewright_api.engine_description import EngineDescription
+from enginewright_api.errors import DeterministicError
+from enginewright_api.optimization import Quantization
+from enginewright_api.serving_spec import Backend
+from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.onnxruntime_backend import ONNXRuntimeBackend
+from enginewright_builder.toolchain.openvino_backend import OpenVINOBackend
+
+
+class EngineBackend(Protocol):
+    """Checkpoint → graph → quantised graph → what the server loads."""
+
+    entry: str
+    """File that the server loads."""
+    package: str
+    """Distribution that loads it."""
+
+    def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
+        """Graph in float32. Raises DeterministicError UnsupportedOperator."""
+
+    def quantize(
+        self,
+        graph: Path,
+        description: EngineDescription,
+        quantization: Quantization,
+        calibration: Sequence[Feed],
+        into: Path,
+    ) -> dict[str, object]:
+        """Graph in the wanted format."""
+
+    def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
+        """What the server loads."""
+
+    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
+        """Output for one input, in this process."""
+
+
+BACKENDS: dict[Backend, EngineBackend] = {
+    Backend.OPENVINO: OpenVINOBackend(),
+    Backend.ONNX_RUNTIME: ONNXRuntimeBackend(),
+}
+
+
+def backend_of(backend: Backend) -> EngineBackend:
+    """Raises DeterministicError ToolchainMissing for a backend that this builder does not have."""
+    found = BACKENDS.get(backend)
+    if found is None:
+        names = ", ".join(sorted(name.value for name in BACKENDS))
+        raise DeterministicError(
+            "ToolchainMissing", f"engine.backend: this builder has no compiler for {backend.value}; it has {names}"
+        )
+    return found

@@ -1,0 +1,102 @@
+"""The encoder as one torch module: token states, pooling, normalisation; or class scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enginewright_api.engine_description import EngineDescription, Pooling
+from enginewright_api.errors import DeterministicError
+from enginewright_api.recipe import Task
+
+if TYPE_CHECKING:
+    import torch
+
+EXAMPLE_SHAPE = (2, 16)
+"""Batch and tokens of the inputs a trace is made with; both stay dynamic."""
+
+
+def load_encoder(checkpoint: Path, description: EngineDescription) -> torch.nn.Module:
+    """The checkpoint in float32, in evaluation mode, taking the description's inputs in order.
+
+    Raises DeterministicError UnsupportedArchitecture when transformers does not know it, InvalidCheckpoint when
+    tensors are missing or of another shape.
+    """
+    import torch
+    import transformers
+
+    # Looked up by name: AutoModel would import every model's configuration first.
+    architecture = json.loads((checkpoint / "config.json").read_text())["architectures"][0]
+    loader = getattr(transformers, architecture, None)
+    if loader is None:
+        raise DeterministicError(
+            "UnsupportedArchitecture",
+            f"config.json: architecture {architecture} is unknown to transformers {transformers.__version__};"
+            " custom code in a repository is never run",
+        )
+    if description.task is Task.EMBEDDING:
+        loader = transformers.AutoModel
+    try:
+        model, info = loader.from_pretrained(
+            checkpoint,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise DeterministicError("InvalidCheckpoint", f"{architecture} cannot be loaded: {first}") from error
+    missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)
+    if missing:
+        raise DeterministicError(
+            "InvalidCheckpoint",
+            f"the safetensors lack {len(missing)} tensors of {architecture}, first {missing[0]}",
+        )
+    torch.manual_seed(0)
+    return _wrap(model.eval(), description)
+
+
+def example_inputs(description: EngineDescription) -> dict[str, Any]:
+    """Token ids with padding in the second row, so that a trace sees the mask at work."""
+    import torch
+
+    batch, tokens = EXAMPLE_SHAPE
+    ids = torch.arange(batch * tokens, dtype=torch.int64).reshape(batch, tokens) % 90 + 5
+    mask = torch.ones_like(ids)
+    mask[1, tokens // 2 :] = 0
+    values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    return {name: values[name] for name in description.inputs}
+
+
+def _wrap(model: Any, description: EngineDescription) -> torch.nn.Module:
+    import torch
+
+    names = tuple(description.inputs)
+
+    class Encoder(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
+        """Positional inputs, one output."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            given = dict(zip(names, inputs, strict=True))
+            answer = self.model(**given)
+            if description.task is Task.CLASSIFICATION:
+                return answer.logits
+            vectors = _pool(answer.last_hidden_state, given["attention_mask"], description.pooling)
+            return torch.nn.functional.normalize(vectors, dim=1) if description.normalize else vectors
+
+    return Encoder().eval()
+
+
+def _pool(states: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    if pooling is Pooling.CLS:
+        return states[:, 0]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)

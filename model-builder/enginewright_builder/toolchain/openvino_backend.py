@@ -1,0 +1,144 @@
+"""OpenVINO: torch → IR directly (attention stays one fused operation), NNCF for INT8, compression for FP16."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enginewright_api.engine_description import EngineDescription
+from enginewright_api.errors import DeterministicError
+from enginewright_api.optimization import Format, Granularity, Quantization, QuantizationMethod
+from enginewright_builder.toolchain.graph import example_inputs, load_encoder
+from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.scopes import excluded_nodes
+
+if TYPE_CHECKING:
+    import openvino
+
+GRAPH = "openvino.xml"
+ENTRY = "openvino.xml"
+PACKAGE = "openvino"
+
+
+class OpenVINOBackend:
+    """Engines for CPU nodes."""
+
+    graph = GRAPH
+    entry = ENTRY
+    package = PACKAGE
+
+    def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
+        """IR in float32 with dynamic batch and tokens."""
+        import openvino as ov
+
+        encoder = load_encoder(checkpoint, description)
+        shape = ov.PartialShape([-1, -1])
+        try:
+            model = ov.convert_model(
+                encoder,
+                example_input=tuple(example_inputs(description).values()),
+                input=[(shape, ov.Type.i64) for _ in description.inputs],
+            )
+        except (ov.frontend.OpConversionFailure, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise DeterministicError("UnsupportedOperator", f"OpenVINO cannot convert the model: {first}") from error
+        for port, name in zip(model.inputs, description.inputs, strict=True):
+            port.get_tensor().set_names({name})
+        model.outputs[0].get_tensor().set_names({description.output})
+        _save(model, into / GRAPH)
+
+    def quantize(
+        self,
+        graph: Path,
+        description: EngineDescription,
+        quantization: Quantization,
+        calibration: Sequence[Feed],
+        into: Path,
+    ) -> dict[str, object]:
+        """INT8 weights and activations, or FP16 weights. Returns what is worth telling."""
+        import openvino as ov
+
+        model = ov.Core().read_model(graph / GRAPH)
+        if quantization.format is Format.FP16:
+            ov.save_model(model, into / GRAPH, compress_to_fp16=True)
+            return {"excluded": []}
+        if quantization.format is not Format.INT8:
+            _save(model, into / GRAPH)
+            return {"excluded": []}
+        excluded = excluded_nodes(_modules(model), quantization.exclude)
+        _save(_post_training(model, quantization, list(calibration), excluded), into / GRAPH)
+        return {"excluded": excluded}
+
+    def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
+        """The IR is what the plugin loads; it compiles for the CPU it finds when it loads."""
+        for name in (GRAPH, "openvino.bin"):
+            (into / name).hardlink_to(graph / name)
+
+    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
+        """Output for one input, as the server runs it."""
+        import openvino as ov
+
+        compiled = ov.Core().compile_model(
+            engine / ENTRY,
+            "CPU",
+            {"INFERENCE_PRECISION_HINT": description.precision_hint, "INFERENCE_NUM_THREADS": threads},
+        )
+        return compiled(feed)[description.output]
+
+
+def _post_training(
+    model: openvino.Model, quantization: Quantization, calibration: list[Feed], excluded: list[str]
+) -> openvino.Model:
+    import nncf
+    import numpy as np
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        AdvancedSmoothQuantParameters,
+        QuantizationParameters,
+    )
+    from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
+
+    random.seed(0)
+    np.random.seed(0)  # NNCF's samplers use the global generator
+    ranges = {
+        QuantizationMethod.MIN_MAX: RangeEstimatorParametersSet.MINMAX,
+        QuantizationMethod.PERCENTILE: RangeEstimatorParametersSet.MEAN_QUANTILE,
+        QuantizationMethod.HISTOGRAM: RangeEstimatorParametersSet.HISTOGRAM,
+        # NNCF's own choice for transformers.
+        QuantizationMethod.SMOOTH_QUANT: RangeEstimatorParameters(),
+    }
+    smooth = quantization.method is QuantizationMethod.SMOOTH_QUANT
+    per_channel = quantization.granularity is Granularity.PER_CHANNEL
+    parameters = AdvancedQuantizationParameters(
+        activations_range_estimator_params=ranges[quantization.method],
+        weights_quantization_params=QuantizationParameters(per_channel=per_channel),
+        smooth_quant_alphas=AdvancedSmoothQuantParameters() if smooth else AdvancedSmoothQuantParameters(matmul=-1),
+    )
+    return nncf.quantize(
+        model,
+        nncf.Dataset(calibration),
+        model_type=nncf.ModelType.TRANSFORMER,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(calibration),
+        ignored_scope=nncf.IgnoredScope(names=excluded) if excluded else None,
+        advanced_parameters=parameters,
+    )
+
+
+def _modules(model: openvino.Model) -> dict[str, str]:
+    """Friendly names look like `__module.model.encoder.layer.0.output.dense/aten::linear/MatMul`."""
+    found = {}
+    for node in model.get_ordered_ops():
+        name = node.get_friendly_name()
+        scope, _, rest = name.partition("/")
+        if node.get_type_name() in ("MatMul", "ScaledDotProductAttention") and rest:
+            found[name] = scope.removeprefix("__module.").removeprefix("model.")
+    return found
+
+
+def _save(model: openvino.Model, path: Path) -> None:
+    import openvino as ov
+
+    ov.save_model(model, path, compress_to_fp16=False)
