@@ -1,0 +1,1 @@
+"""What touches the world: watches, the queue, reads, writes, the process. It decides nothing about models."""

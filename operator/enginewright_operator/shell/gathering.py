@@ -1,0 +1,168 @@
+"""Reads everything that a plan needs, afresh: no plan is made on data older than our own last write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from enginewright_api.accelerator_class import AcceleratorClass
+from enginewright_api.engine_build import BuildPhase, EngineBuild
+from enginewright_api.errors import EnginewrightError
+from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.names import LABEL_BUILD_KEY, LABEL_MODEL
+from enginewright_cluster.port import (
+    ACCELERATOR_CLASS,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    ENGINE_BUILD,
+    JOB,
+    NODE,
+    OPTIMIZED_MODEL,
+    POD,
+    SERVICE,
+    Cluster,
+    Kind,
+    NotFoundError,
+    Object,
+    Ref,
+)
+
+from ..core.settings import OperatorSettings
+from ..core.snapshot import BuildSnapshot, ClassSnapshot, ModelSnapshot, Published
+from .queueing import Key
+
+LOG_LINES = 60
+COUNT_SECONDS = 30.0
+"""How long a count of nodes and pods is shared between classes."""
+
+
+class StoreLookup(Protocol):
+    """What the store has under a key."""
+
+    async def find(self, key: str, requests: Sequence[EvidenceRequest]) -> Published | None:
+        """Artifact and evidence, None when nothing is published. Raises TransientError when the store is down."""
+        ...
+
+
+class Clock(Protocol):
+    """Tells the time; aware, UTC."""
+
+    def __call__(self) -> datetime: ...
+
+
+class Gatherer:
+    """Snapshots of one key each."""
+
+    def __init__(self, cluster: Cluster, store: StoreLookup, settings: OperatorSettings, clock: Clock) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._counted: tuple[datetime, tuple[Object, ...], tuple[Object, ...]] | None = None
+
+    async def model(self, key: Key) -> ModelSnapshot | None:
+        """The model and its children; None when it is gone."""
+        manifest = await self._get(Ref(OPTIMIZED_MODEL, key.name, key.namespace))
+        if manifest is None:
+            return None
+        mine = {LABEL_MODEL: key.name}
+        classes, builds, deployments, pods, config_maps, service = await asyncio.gather(
+            self._cluster.list(ACCELERATOR_CLASS),
+            self._cluster.list(ENGINE_BUILD, namespace=key.namespace),
+            self._list(DEPLOYMENT, key, mine),
+            self._list(POD, key, mine),
+            self._list(CONFIG_MAP, key, mine),
+            self._get(Ref(SERVICE, key.name, key.namespace)),
+        )
+        return ModelSnapshot(
+            manifest=manifest,
+            settings=self._settings,
+            classes=_valid_classes(classes),
+            builds={item["metadata"]["name"]: item for item in builds},
+            deployments=deployments,
+            pods=pods,
+            config_maps=config_maps,
+            service=service,
+        )
+
+    async def build(self, key: Key) -> BuildSnapshot | None:
+        """The build, its Jobs and pods, and what the store has; None when it is gone."""
+        manifest = await self._get(Ref(ENGINE_BUILD, key.name, key.namespace))
+        if manifest is None:
+            return None
+        try:
+            build = EngineBuild.of(manifest)
+        except ValidationError:
+            return BuildSnapshot(manifest, self._settings)
+        mine = {LABEL_BUILD_KEY: build.spec.key[:32], "app.kubernetes.io/component": "builder"}
+        jobs, pods = await asyncio.gather(self._list(JOB, key, mine), self._list(POD, key, mine))
+        return BuildSnapshot(
+            manifest=manifest,
+            settings=self._settings,
+            jobs=jobs,
+            pods=pods,
+            logs=await self._logs(build, key, pods),
+            published=await self._published(build),
+            accelerator=await self._class(build.spec.accelerator.accelerator_class),
+        )
+
+    async def accelerator_class(self, key: Key) -> ClassSnapshot | None:
+        """The class, all nodes and pods; None when it is gone."""
+        manifest = await self._get(Ref(ACCELERATOR_CLASS, key.name))
+        if manifest is None:
+            return None
+        now = self._clock()
+        if self._counted is None or now - self._counted[0] > timedelta(seconds=COUNT_SECONDS):
+            nodes, pods = await asyncio.gather(self._cluster.list(NODE), self._cluster.list(POD))
+            self._counted = (now, tuple(nodes), tuple(pods))
+        return ClassSnapshot(manifest, self._counted[1], self._counted[2])
+
+    async def _published(self, build: EngineBuild) -> Published | None:
+        known = {item.request_digest for item in build.status.evidence}
+        missing = [request for request in build.spec.evidence if request.digest not in known]
+        if not missing and build.status.artifact is not None:
+            return None
+        return await self._store.find(build.spec.key, missing)
+
+    async def _logs(self, build: EngineBuild, key: Key, pods: tuple[Object, ...]) -> Mapping[str, str]:
+        """Logs of pods that run or failed, while the build is not decided; they are for people, so none is no error."""
+        if build.status.phase in (BuildPhase.SUCCEEDED, BuildPhase.FAILED):
+            return {}
+        names = [pod["metadata"]["name"] for pod in pods if pod.get("status", {}).get("phase") in ("Running", "Failed")]
+        texts = await asyncio.gather(*(self._log(name, key.namespace) for name in names))
+        return dict(zip(names, texts, strict=True))
+
+    async def _log(self, pod: str, namespace: str) -> str:
+        try:
+            return await self._cluster.logs(Ref(POD, pod, namespace), container="builder", tail_lines=LOG_LINES)
+        except EnginewrightError:
+            return ""
+
+    async def _class(self, name: str) -> AcceleratorClass | None:
+        manifest = await self._get(Ref(ACCELERATOR_CLASS, name))
+        return _valid_classes([manifest]).get(name) if manifest is not None else None
+
+    async def _list(self, kind: Kind, key: Key, labels: Mapping[str, str]) -> tuple[Object, ...]:
+        return tuple(await self._cluster.list(kind, namespace=key.namespace, labels=labels))
+
+    async def _get(self, ref: Ref) -> Object | None:
+        try:
+            return await self._cluster.get(ref)
+        except NotFoundError:
+            return None
+
+
+def _valid_classes(manifests: Sequence[Object]) -> dict[str, AcceleratorClass]:
+    """Classes that parse; a malformed one says so in its own status and counts as missing here."""
+    found = {}
+    for manifest in manifests:
+        try:
+            parsed = AcceleratorClass.of(manifest)
+        except ValidationError:
+            continue
+        found[parsed.metadata.name] = parsed
+    return found

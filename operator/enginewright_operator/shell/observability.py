@@ -1,0 +1,99 @@
+"""What the operator tells about itself: Prometheus metrics, health over HTTP, JSON logs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from datetime import UTC, datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_REQUEST_SECONDS = 5.0
+_REQUEST_BYTES = 8192
+
+
+class Observability:
+    """Counters of one operator, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._visits = Histogram(
+            "enginewright_operator_reconcile_seconds", "Time of one visit.", ["kind"], registry=self.registry
+        )
+        self._failures = Counter(
+            "enginewright_operator_reconcile_errors", "Visits that failed.", ["kind", "error"], registry=self.registry
+        )
+        self._effects = Counter(
+            "enginewright_operator_effects", "Writes to the cluster.", ["effect"], registry=self.registry
+        )
+        self._depth = Gauge("enginewright_operator_queue_depth", "Keys that wait.", registry=self.registry)
+
+    def visited(self, kind: str, seconds: float, depth: int) -> None:
+        """One visit is over."""
+        self._visits.labels(kind).observe(seconds)
+        self._depth.set(depth)
+
+    def failed(self, kind: str, error: str) -> None:
+        """One visit failed."""
+        self._failures.labels(kind, error).inc()
+
+    def wrote(self, effect: str) -> None:
+        """One effect was executed."""
+        self._effects.labels(effect).inc()
+
+    async def serve(self, address: str, port: int) -> None:
+        """Answer /metrics and /healthz until cancelled. Health is that the event loop answers at all."""
+        server = await asyncio.start_server(self._answer, address, port)
+        async with server:
+            await server.serve_forever()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._response(request[:_REQUEST_BYTES]))
+                await writer.drain()
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            logging.getLogger(__name__).debug("a client broke off")
+        finally:
+            writer.close()
+
+    def _response(self, request: bytes) -> bytes:
+        path = request.split(b" ", 2)[1].split(b"?")[0] if request.count(b" ") > 1 else b""
+        if path == b"/metrics":
+            return _http(200, generate_latest(self.registry), "text/plain; version=0.0.4; charset=utf-8")
+        if path in (b"/healthz", b"/readyz"):
+            return _http(200, b"ok\n", "text/plain")
+        return _http(404, b"there is /metrics, /healthz and /readyz\n", "text/plain")
+
+
+def _http(code: int, body: bytes, content_type: str) -> bytes:
+    reason = {200: "OK", 404: "Not Found"}[code]
+    head = f"HTTP/1.1 {code} {reason}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, with whatever fields the call gave."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        fields = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **fields,
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def log_as_json(level: str) -> None:
+    """Send all logs to stderr as JSON lines."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,112 @@
+"""The operator: watches that enqueue keys, and visits that gather, plan and execute."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+from enginewright_api.errors import EnginewrightError, TransientError
+from enginewright_cluster.port import ACCELERATOR_CLASS, ENGINE_BUILD, OPTIMIZED_MODEL, Cluster, ConflictError, Kind
+
+from ..core.effects import Plan
+from ..core.plan import plan_build, plan_class, plan_model
+from ..core.settings import OperatorSettings
+from .execution import Executor
+from .gathering import Clock, Gatherer, StoreLookup
+from .observability import Observability
+from .queueing import Key, Queue
+from .triggers import WATCHED, Triggers
+
+log = logging.getLogger(__name__)
+
+RESYNC_SECONDS = 600.0
+"""Every model is looked at this often, whatever the watches said."""
+COUNT_SECONDS = 60.0
+"""How often the accelerators of a class are counted."""
+WATCH_PAUSE_SECONDS = 1.0
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class Operator:
+    """Runs until cancelled. State is in the cluster's objects only: it may be killed at any point."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: StoreLookup,
+        settings: OperatorSettings,
+        clock: Clock = utc_now,
+        *,
+        namespace: str | None = None,
+        workers: int = 8,
+        observability: Observability | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._clock = clock
+        self._seen = observability or Observability()
+        self._gatherer = Gatherer(cluster, store, settings, clock)
+        self._executor = Executor(cluster, clock, self._seen.wrote)
+        self._triggers = Triggers()
+        self.queue = Queue(self.visit, workers=workers, failed=self._failed)
+
+    async def run(self) -> None:
+        """Watch and work."""
+        async with asyncio.TaskGroup() as group:
+            for kind, labels in WATCHED:
+                group.create_task(self._watch(kind, labels), name=f"watch-{kind.plural}")
+            group.create_task(self.queue.run(), name="queue")
+            group.create_task(self._resync(), name="resync")
+
+    async def visit(self, key: Key) -> float | None:
+        """Reconcile one key once. Answers when to look again. Raises what should be tried again later."""
+        started = time.perf_counter()
+        plan = await self._plan(key)
+        again = await self._executor.execute(plan) if plan is not None else None
+        if plan is not None and plan.writes:
+            log.info("reconciled", extra={"key": str(key), "writes": len(plan.writes), **plan.labels})
+        self._seen.visited(key.kind, time.perf_counter() - started, self.queue.depth)
+        if key.kind == ACCELERATOR_CLASS.kind and plan is not None:
+            return COUNT_SECONDS
+        return again
+
+    async def _plan(self, key: Key) -> Plan | None:
+        now = self._clock()
+        if key.kind == OPTIMIZED_MODEL.kind:
+            model = await self._gatherer.model(key)
+            return None if model is None else plan_model(model, now)
+        if key.kind == ENGINE_BUILD.kind:
+            build = await self._gatherer.build(key)
+            return None if build is None else plan_build(build, now)
+        found = await self._gatherer.accelerator_class(key)
+        return None if found is None else plan_class(found, now)
+
+    async def _watch(self, kind: Kind, labels: dict[str, str] | None) -> None:
+        namespace = self._namespace if kind.namespaced else None
+        while True:
+            try:
+                async for event in self._cluster.watch(kind, namespace=namespace, labels=labels):
+                    for key in self._triggers.keys(kind, event):
+                        self.queue.add(key)
+            except TransientError as error:
+                log.warning("watch broke off", extra={"kind": kind.kind, "error": str(error)})
+            await asyncio.sleep(WATCH_PAUSE_SECONDS)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            for key in self._triggers.models:
+                self.queue.add(key)
+
+    def _failed(self, key: Key, error: Exception, pause_seconds: float) -> None:
+        expected = isinstance(error, EnginewrightError)
+        level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING if expected else logging.ERROR
+        fields = {"key": str(key), "error": str(error), "again_in_seconds": round(pause_seconds, 1)}
+        log.log(level, "visit failed", extra=fields, exc_info=None if expected else error)
+        self._seen.failed(key.kind, type(error).__name__)

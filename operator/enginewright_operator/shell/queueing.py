@@ -1,0 +1,136 @@
+"""The queue of keys: each key once, one worker a key, back-off of its own after failures."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """One object that is reconciled."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """Exponential pauses with full jitter on the upper half, so that keys that fail together spread out."""
+
+    first_seconds: float = 1.0
+    most_seconds: float = 300.0
+
+    def pause_seconds(self, failures: int, draw: float) -> float:
+        """Pause after the n-th failure in a row; `draw` is uniform in [0, 1)."""
+        full = min(self.most_seconds, self.first_seconds * 2.0 ** min(failures - 1, 32))
+        return full * (0.5 + 0.5 * draw)
+
+
+Handle = Callable[[Key], Awaitable[float | None]]
+"""Reconciles one key; answers when to look again (seconds), or None. Raises what should be tried again."""
+
+
+@dataclass
+class Queue:
+    """Deduplicated keys with due times. Times are those of the running event loop."""
+
+    handle: Handle
+    workers: int = 8
+    back_off: BackOff = field(default_factory=BackOff)
+    failed: Callable[[Key, Exception, float], None] = lambda key, error, pause: None
+    _due: dict[Key, float] = field(default_factory=dict)
+    _heap: list[tuple[float, Key]] = field(default_factory=list)
+    _active: set[Key] = field(default_factory=set)
+    _failures: dict[Key, int] = field(default_factory=dict)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _random: random.Random = field(default_factory=random.Random)
+
+    def add(self, key: Key, after_seconds: float = 0.0) -> None:
+        """Ask for a visit; the earliest request counts. A key that is being visited is visited once more."""
+        due = asyncio.get_running_loop().time() + after_seconds
+        if key not in self._due or due < self._due[key]:
+            self._due[key] = due
+            heapq.heappush(self._heap, (due, key))
+            self._changed.set()
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait, whether due or not."""
+        return len(self._due)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being done and nothing is due now."""
+        now = asyncio.get_running_loop().time()
+        return not self._active and all(due > now for due in self._due.values())
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self.workers):
+                group.create_task(self._work(), name=f"reconcile-{number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._next()
+            try:
+                await self._visit(key)
+            finally:
+                self._active.discard(key)
+                self._changed.set()
+
+    async def _visit(self, key: Key) -> None:
+        try:
+            again = await self.handle(key)
+        except Exception as error:
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            pause = self.back_off.pause_seconds(failures, self._random.random())
+            self.failed(key, error, pause)
+            self.add(key, pause)
+            return
+        self._failures.pop(key, None)
+        if again is not None:
+            self.add(key, again)
+
+    async def _next(self) -> Key:
+        while True:
+            wait = self._pop_due()
+            if isinstance(wait, Key):
+                return wait
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), wait)
+            except TimeoutError:
+                continue
+
+    def _pop_due(self) -> Key | float | None:
+        """A key that may be visited now, or seconds until the next one is due (None: nothing waits)."""
+        now = asyncio.get_running_loop().time()
+        busy: list[tuple[float, Key]] = []
+        found: Key | float | None = None
+        while self._heap:
+            due, key = heapq.heappop(self._heap)
+            if self._due.get(key) != due:
+                continue
+            if key in self._active:
+                busy.append((due, key))
+                continue
+            if due > now:
+                heapq.heappush(self._heap, (due, key))
+                found = due - now
+                break
+            del self._due[key]
+            self._active.add(key)
+            found = key
+            break
+        for item in busy:
+            heapq.heappush(self._heap, item)
+        return found
