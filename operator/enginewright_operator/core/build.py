@@ -106,7 +106,8 @@ def _known(snapshot: BuildSnapshot, build: EngineBuild) -> Known:
 
 def _visit(snapshot: BuildSnapshot, build: EngineBuild, known: Known, attempts: int, now: datetime) -> Visit:
     missing = [request for request in build.spec.evidence if request.digest not in known.evidence]
-    if not missing and known.artifact is not None:
+    at_work = any(not view.finished for view, _, _ in known.views) and build.status.phase is not BuildPhase.SUCCEEDED
+    if not missing and known.artifact is not None and not at_work:
         return _succeeded(known, attempts)
     status, generation = build.status, build.metadata.generation
     if status.phase is BuildPhase.FAILED and status.observed_generation == generation and not known.views:
@@ -169,7 +170,8 @@ def _start(snapshot: BuildSnapshot, build: EngineBuild, request: EvidenceRequest
 
 def _succeeded(known: Known, attempts: int) -> Visit:
     done = [view.outcome for view, _, _ in known.views if view.outcome is not None and view.outcome.artifact]
-    reason, message = ("Built", "engine built and measured") if done else ("Reused", "engine found in the store")
+    built = ("Built", "engine built and measured")
+    reason, message = built if attempts else ("Reused", "engine found in the store, nothing was built")
     stages = tuple(done[-1].stages) if done else None
     return Visit(BuildPhase.SUCCEEDED, is_true(reason, message), stages=stages, attempts=attempts)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from enginewright_api.engine_build import BuildPhase, EngineBuild, MeasuredEvidence
 from enginewright_api.errors import FailureClass
-from enginewright_api.evidence import Verdict, judge
+from enginewright_api.evidence import QualityEvidence, Verdict, judge
 from enginewright_api.optimized_model import LastFailure, OptimizedModelSpec, RungStatus
 from enginewright_api.outcome import Failure, StageState
 
@@ -119,11 +119,12 @@ def _judge(rung: Rung, build: EngineBuild | None, spec: OptimizedModelSpec, best
 def _judge_evidence(
     rung: Rung, build: EngineBuild, measured: MeasuredEvidence, spec: OptimizedModelSpec, best_speedup: float
 ) -> Judged:
-    quality, speedup = measured.quality, measured.benchmark.speedup
-    verdict = judge(quality, max_drop=spec.quality.max_drop, confidence=spec.quality.confidence)
+    speedup = measured.benchmark.speedup
+    quality = judged_quality(measured, max_drop=spec.quality.max_drop, confidence=spec.quality.confidence)
+    measured, verdict = measured.model_copy(update={"quality": quality}), quality.verdict
     bound = (
-        f"{quality.metric.value} drop {quality.drop:.4g}, at most {bound_at(measured, spec.quality.confidence):.4g}"
-        f" at confidence {spec.quality.confidence:g} over {quality.samples} samples; budget {spec.quality.max_drop:g}"
+        f"{quality.metric.value} drop {quality.drop:.4g}, at most {quality.drop_upper_bound:.4g}"
+        f" at confidence {quality.confidence:g} over {quality.samples} samples; budget {quality.max_drop:g}"
     )
     if verdict is not Verdict.PASSED:
         what = "gate failed" if verdict is Verdict.FAILED else "gate inconclusive, more samples are needed"
@@ -136,11 +137,22 @@ def _judge_evidence(
     )
 
 
-def bound_at(measured: MeasuredEvidence, confidence: float) -> float:
-    """Upper bound of the drop that `judge` looks at: the smallest budget that would pass."""
+def judged_quality(measured: MeasuredEvidence, *, max_drop: float, confidence: float) -> QualityEvidence:
+    """Evidence as it reads for this model's budget; the bounds at other confidences stay with the EngineBuild."""
     quality = measured.quality
     bounds = sorted({quality.drop_upper_bound, *quality.bounds})
-    return next(bound for bound in bounds if judge(quality, max_drop=bound, confidence=confidence) is Verdict.PASSED)
+    # The bound that `judge` looks at is the smallest budget that it would let pass.
+    bound = next(item for item in bounds if judge(quality, max_drop=item, confidence=confidence) is Verdict.PASSED)
+    verdict = judge(quality, max_drop=max_drop, confidence=confidence)
+    return quality.model_copy(
+        update={
+            "drop_upper_bound": bound,
+            "max_drop": max_drop,
+            "confidence": confidence,
+            "bounds": [],
+            "verdict": verdict,
+        }
+    )
 
 
 def _pending(judged: Judged, count: int) -> Finding:

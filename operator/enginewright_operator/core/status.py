@@ -180,30 +180,37 @@ def _last_failure(draft: Draft, old: OptimizedModelStatus) -> LastFailure | None
     return draft.failure.model_copy(update={"time": rfc3339(draft.now)})
 
 
+_ROLLING = ("Progressing", "InsufficientCapacity")
+
+
 def _events(draft: Draft, old: list[Condition], new: list[Condition]) -> list[Emit]:
-    """One Event for each condition that flipped, or failed in another way."""
+    """One Event for each condition that came to hold, or that failed in a new way, and for the start of a rollout."""
     before = {condition.type: condition for condition in old}
     found = []
     for condition in new:
-        previous = before.get(condition.type)
-        if condition.type in ("Reconciling", "Stalled", AUTOSCALING) or _same(previous, condition):
-            continue
-        if condition.status is UNKNOWN and condition.type != ROLLED_OUT:
+        previous, reason = before.get(condition.type), _event_reason(condition)
+        if reason is None or (previous is not None and _event_reason(previous) == reason):
             continue
         since = previous.last_transition_time if previous is not None else "first"
         found.append(
             Emit(
                 about=draft.snapshot.manifest,
                 type="Warning" if condition.status is FALSE else "Normal",
-                reason=condition.reason if condition.status is FALSE else f"{condition.type}{condition.reason}",
+                reason=reason,
                 message=condition.message or condition.reason,
-                occasion=f"{condition.type}-{condition.status.value}-{condition.reason}-{since}",
+                occasion=f"{condition.type}-{condition.status.value}-{since}-{draft.snapshot.generation}",
             )
         )
     return found
 
 
-def _same(previous: Condition | None, condition: Condition) -> bool:
-    if previous is None:
-        return condition.status is not TRUE and condition.status is not FALSE
-    return (previous.status, previous.reason) == (condition.status, condition.reason)
+def _event_reason(condition: Condition) -> str | None:
+    """Reason of the Event for a condition; None where a person need not know."""
+    if condition.type not in (ACCEPTED, BUILT, ROLLED_OUT, SERVABLE, "Ready"):
+        return None
+    if condition.status is TRUE:
+        return condition.type
+    if condition.status is UNKNOWN:
+        return "RollingOut" if condition.type == ROLLED_OUT and condition.reason in _ROLLING else None
+    # Ready only repeats what the condition before it said; so does what could not even begin.
+    return None if condition.type == "Ready" or condition.reason in ("NotAccepted", "NoEngine") else condition.reason

@@ -1,0 +1,183 @@
+"""A small world around the operator: time that tests move, a store, builders and servers that behave as told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from enginewright_api.errors import EnginewrightError
+from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.manifest import Evidence
+from enginewright_cluster.port import (
+    ACCELERATOR_CLASS,
+    ENGINE_BUILD,
+    EVENT,
+    JOB,
+    OPTIMIZED_MODEL,
+    Cluster,
+    Kind,
+    NotFoundError,
+    Object,
+    Ref,
+)
+from enginewright_operator.core.settings import OperatorSettings
+from enginewright_operator.core.snapshot import Published
+from enginewright_operator.shell.operator import Operator
+from enginewright_operator.shell.queueing import Key
+from tests.scenarios.controllers import Controllers
+from tests.scenarios.evidence import artifact, evidence, success
+from tests.scenarios.kubelet import Attempt, Builder, Kubelet, PodStatus
+from tests.scenarios.models import accelerator_class, settings
+
+
+class Stepping(Protocol):
+    """Something in the world that reacts."""
+
+    async def step(self) -> bool:
+        """Whether anything was written."""
+        ...
+
+
+@dataclass
+class Store:
+    """Artifacts that builders published."""
+
+    artifacts: dict[str, list[Evidence]] = field(default_factory=dict)
+
+    async def find(self, key: str, requests: Sequence[EvidenceRequest]) -> Published | None:
+        """As the operator looks them up."""
+        found = self.artifacts.get(key)
+        return Published(artifact(key), tuple(found)) if found else None
+
+
+@dataclass
+class Moving:
+    """A clock that only tests move."""
+
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+
+class World:
+    """The operator on a cluster. `settle` runs everything until nothing moves."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        clock: Moving | None = None,
+        operator_settings: OperatorSettings | None = None,
+        controllers: bool = True,
+        namespace: str = "default",
+    ) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.clock = clock or Moving()
+        self.store = Store()
+        self.settings = operator_settings or settings()
+        self.kubelet = Kubelet(cluster, self.published(), namespace=namespace)
+        self.controllers: list[Stepping] = [Controllers(cluster, self.clock, namespace)] if controllers else []
+        self.operator = self.restarted()
+
+    def restarted(self) -> Operator:
+        """A new operator process: nothing is remembered but what the cluster holds."""
+        self.operator = Operator(self.cluster, self.store, self.settings, self.clock, namespace=self.namespace)
+        return self.operator
+
+    def published(self, **measured: float) -> Builder:
+        """A builder that succeeds, measures so and puts the artifact into the store."""
+
+        def build(attempt: Attempt) -> PodStatus | object:
+            found = evidence(attempt.request_digest, **measured)
+            self.store.artifacts.setdefault(attempt.key, []).append(found)
+            return success(attempt.key, found)
+
+        return build  # type: ignore[return-value]  # BuildOutcome is one of Builder's results
+
+    async def keys(self) -> list[Key]:
+        """Every object that the operator reconciles."""
+        found = []
+        for kind in (ACCELERATOR_CLASS, OPTIMIZED_MODEL, ENGINE_BUILD):
+            for item in await self.cluster.list(kind, namespace=self.namespace if kind.namespaced else None):
+                metadata = item["metadata"]
+                found.append(Key(kind.kind, metadata.get("namespace", "") if kind.namespaced else "", metadata["name"]))
+        return found
+
+    async def round(self) -> None:
+        """One visit of every key; what fails is tried again in the next round."""
+        for key in await self.keys():
+            try:
+                await self.operator.visit(key)
+            except EnginewrightError:
+                continue
+
+    async def settle(self, rounds: int = 40) -> None:
+        """Rounds of operator, controllers and kubelet until a whole round writes nothing."""
+        for _ in range(rounds):
+            before = await self.versions()
+            await self.round()
+            await self.step()
+            if await self.versions() == before:
+                return
+        raise AssertionError(f"still moving after {rounds} rounds")
+
+    async def step(self) -> None:
+        """One step of everything but the operator."""
+        for part in (*self.controllers, self.kubelet):
+            await part.step()
+
+    async def versions(self) -> dict[str, str]:
+        """resourceVersion of everything the operator, controllers and kubelet write."""
+        from enginewright_cluster.port import CONFIG_MAP, DEPLOYMENT, POD, SERVICE
+
+        found = {}
+        for kind in (OPTIMIZED_MODEL, ENGINE_BUILD, JOB, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, EVENT):
+            for item in await self.cluster.list(kind, namespace=self.namespace):
+                found[f"{kind.kind}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
+        return found
+
+    async def wait_for(self, seconds: float) -> None:
+        """Let time pass, then settle."""
+        self.clock.forward(seconds)
+        await self.settle()
+
+    # What tests look at
+
+    async def give_class(self) -> None:
+        """The class that always exists."""
+        await self.cluster.apply(accelerator_class())
+
+    async def model(self, name: str = "search") -> Object:
+        """A model as it stands."""
+        return await self.cluster.get(Ref(OPTIMIZED_MODEL, name, self.namespace))
+
+    async def condition(self, type_: str, name: str = "search") -> tuple[str, str, str]:
+        """Status, reason and message of one condition."""
+        found = {item["type"]: item for item in (await self.model(name))["status"]["conditions"]}[type_]
+        return found["status"], found["reason"], found.get("message", "")
+
+    async def names(self, kind: Kind) -> list[str]:
+        """Names of all objects of a kind."""
+        return [item["metadata"]["name"] for item in await self.cluster.list(kind, namespace=self.namespace)]
+
+    async def one(self, kind: Kind, name: str) -> Object | None:
+        """An object, or None."""
+        try:
+            return await self.cluster.get(Ref(kind, name, self.namespace))
+        except NotFoundError:
+            return None
+
+    async def events(self) -> list[tuple[str, str, str]]:
+        """(object, type, reason) of all Events."""
+        items = await self.cluster.list(EVENT, namespace=self.namespace)
+        return [(item["involvedObject"]["name"], item["type"], item["reason"]) for item in items]
+
+
