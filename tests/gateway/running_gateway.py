@@ -35,12 +35,14 @@ def model_manifest(name: str = "words", namespace: str = NAMESPACE, **spec: Any)
     }
 
 
-def slice_manifest(service: str, name: str, http_port: int, grpc_port: int, namespace: str = NAMESPACE) -> dict[str, Any]:
+def slice_manifest(
+    service: str, name: str, http_port: int, grpc_port: int, namespace: str = NAMESPACE
+) -> dict[str, Any]:
     """An EndpointSlice with one ready endpoint on this machine."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": service}},
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": http_port}, {"name": "grpc", "port": grpc_port}],
         "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
