@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from enginewright_autoscaler.scraper import DiscoveredGateways, FixedGateways, G
 from enginewright_autoscaler.signals import Signals
 from enginewright_autoscaler.telemetry import Telemetry
 from enginewright_cluster.fake import FakeCluster
-from enginewright_cluster.faults import Fault, Rule, Script
+from enginewright_cluster.faults import CALL_FAULTS, EVENT_FAULTS, READS, Call, Fault, Rule, Script
 from enginewright_cluster.port import DEPLOYMENT, EVENT, OPTIMIZED_MODEL, POD, Ref
 from tests.unit.autoscaler.test_autoscaler_signals import GatewayMetrics
 
@@ -442,3 +443,30 @@ async def test_gateways_are_discovered(world: World) -> None:
     world.gateway.levels(8, 4)
     await world.seconds(4)
     assert await world.replicas() == 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_faults_of_every_kind_delay_but_never_mislead(world: World, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - a test
+
+    def faults(call: Call) -> Fault | None:
+        if chance.random() > 0.25:
+            return None
+        if call.verb == "watch":
+            return chance.choice(EVENT_FAULTS)
+        return Fault.UNAVAILABLE if call.verb in READS else chance.choice(CALL_FAULTS)
+
+    await world.seconds(2)
+    world.cluster.faults = faults
+    world.gateway.levels(8, 4)
+    await world.seconds(40)
+    world.cluster.faults = Script()
+    await world.seconds(35)
+    assert await world.replicas() == 3
+    await world.pods(3)
+    world.gateway.levels(0, 0)
+    await world.seconds(15)
+    assert await world.replicas() == 3
+    await world.seconds(60)
+    assert await world.replicas() == 1
+    assert (await world.scaling())["desired"] == 1
