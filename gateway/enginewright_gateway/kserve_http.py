@@ -187,6 +187,10 @@ class _Relay(Response):
         headers = [(name.encode(), answer.headers[name].encode()) for name in _ANSWER_HEADERS if name in answer.headers]
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
+        if status >= 400 and "content-encoding" not in answer.headers:
+            # The server's error answers to binary requests carry JSON under another content type, or none.
+            headers = [(name, value) for name, value in headers if name != b"content-type"]
+            headers.append((b"content-type", b"application/json"))
         self._started = True
         await send({"type": "http.response.start", "status": status, "headers": headers})
 
