@@ -106,5 +106,3 @@ def _ready(pod: Object) -> bool:
 
 def _ref(kind: Any, item: Object) -> Ref:
     return Ref(kind, item["metadata"]["name"], item["metadata"].get("namespace"))
-
-

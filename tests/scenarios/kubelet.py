@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.identity import canonical_json
 from enginewright_api.outcome import BuildOutcome
-from enginewright_cluster.port import CONFIG_MAP, POD, Cluster, Object, Ref
+from enginewright_cluster.port import CONFIG_MAP, POD, Cluster, NotFoundError, Object, Ref
+from enginewright_operator.core.drift import covers
 
 NOW = "2026-01-01T00:00:00Z"
 
@@ -136,16 +139,22 @@ class Kubelet:
 
     async def _set(self, pod: Object, status: PodStatus) -> bool:
         present = pod.get("status", {})
-        if all(present.get(key) == value for key, value in status.items()):
+        rest = {key: value for key, value in status.items() if key != "conditions"}
+        if covers(present, rest) and all(_has(present, condition) for condition in status.get("conditions", [])):
             return False
         metadata = pod["metadata"]
-        await self.cluster.patch_status(Ref(POD, metadata["name"], metadata["namespace"]), status, uid=metadata["uid"])
+        ref = Ref(POD, metadata["name"], metadata["namespace"])
+        with contextlib.suppress(NotFoundError):  # its owner may have gone since it was listed
+            await self.cluster.patch_status(ref, status, uid=metadata["uid"])
         return True
 
 
-def _digest(evidence: Object) -> str:
-    from enginewright_api.evidence import EvidenceRequest
+def _has(status: PodStatus, wanted: Object) -> bool:
+    found = status.get("conditions", [])
+    return any((item["type"], item["status"]) == (wanted["type"], wanted["status"]) for item in found)
 
+
+def _digest(evidence: Object) -> str:
     return EvidenceRequest.model_validate(evidence).digest
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.manifest import Evidence
+from enginewright_api.outcome import BuildOutcome
 from enginewright_cluster.port import (
     ACCELERATOR_CLASS,
+    CONFIG_MAP,
+    DEPLOYMENT,
     ENGINE_BUILD,
     EVENT,
     JOB,
     OPTIMIZED_MODEL,
+    POD,
+    SERVICE,
     Cluster,
     Kind,
     NotFoundError,
@@ -28,8 +34,8 @@ from enginewright_operator.shell.operator import Operator
 from enginewright_operator.shell.queueing import Key
 from tests.scenarios.controllers import Controllers
 from tests.scenarios.evidence import artifact, evidence, success
-from tests.scenarios.kubelet import Attempt, Builder, Kubelet, PodStatus
-from tests.scenarios.models import accelerator_class, settings
+from tests.scenarios.kubelet import Attempt, Builder, Kubelet
+from tests.scenarios.models import accelerator_class, model, settings
 
 
 class Stepping(Protocol):
@@ -66,6 +72,20 @@ class Moving:
         self.now += timedelta(seconds=seconds)
 
 
+@dataclass
+class Shifted:
+    """The real clock, moved forward by tests: for clusters whose own clock is real."""
+
+    ahead: timedelta = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass."""
+        self.ahead += timedelta(seconds=seconds)
+
+
 class World:
     """The operator on a cluster. `settle` runs everything until nothing moves."""
 
@@ -73,18 +93,20 @@ class World:
         self,
         cluster: Cluster,
         *,
-        clock: Moving | None = None,
+        clock: Moving | Shifted,
         operator_settings: OperatorSettings | None = None,
-        controllers: bool = True,
+        real: bool = False,
         namespace: str = "default",
     ) -> None:
+        """`real`: the cluster has controllers of its own, which take their time."""
+        self.real = real
         self.cluster = cluster
         self.namespace = namespace
-        self.clock = clock or Moving()
+        self.clock = clock
         self.store = Store()
         self.settings = operator_settings or settings()
         self.kubelet = Kubelet(cluster, self.published(), namespace=namespace)
-        self.controllers: list[Stepping] = [Controllers(cluster, self.clock, namespace)] if controllers else []
+        self.controllers: list[Stepping] = [Controllers(cluster, self.clock, namespace)] if not real else []
         self.operator = self.restarted()
 
     def restarted(self) -> Operator:
@@ -95,12 +117,12 @@ class World:
     def published(self, **measured: float) -> Builder:
         """A builder that succeeds, measures so and puts the artifact into the store."""
 
-        def build(attempt: Attempt) -> PodStatus | object:
+        def build(attempt: Attempt) -> BuildOutcome:
             found = evidence(attempt.request_digest, **measured)
             self.store.artifacts.setdefault(attempt.key, []).append(found)
             return success(attempt.key, found)
 
-        return build  # type: ignore[return-value]  # BuildOutcome is one of Builder's results
+        return build
 
     async def keys(self) -> list[Key]:
         """Every object that the operator reconciles."""
@@ -119,15 +141,19 @@ class World:
             except EnginewrightError:
                 continue
 
-    async def settle(self, rounds: int = 40) -> None:
-        """Rounds of operator, controllers and kubelet until a whole round writes nothing."""
-        for _ in range(rounds):
+    async def settle(self, rounds: int = 60) -> None:
+        """Rounds of operator, controllers and kubelet until nothing is written any more."""
+        quiet = 0
+        for _ in range(rounds * (5 if self.real else 1)):
             before = await self.versions()
             await self.round()
             await self.step()
-            if await self.versions() == before:
+            if self.real:
+                await asyncio.sleep(0.1)
+            quiet = quiet + 1 if await self.versions() == before else 0
+            if quiet == (5 if self.real else 1):
                 return
-        raise AssertionError(f"still moving after {rounds} rounds")
+        raise AssertionError("still moving")
 
     async def step(self) -> None:
         """One step of everything but the operator."""
@@ -136,8 +162,6 @@ class World:
 
     async def versions(self) -> dict[str, str]:
         """resourceVersion of everything the operator, controllers and kubelet write."""
-        from enginewright_cluster.port import CONFIG_MAP, DEPLOYMENT, POD, SERVICE
-
         found = {}
         for kind in (OPTIMIZED_MODEL, ENGINE_BUILD, JOB, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, EVENT):
             for item in await self.cluster.list(kind, namespace=self.namespace):
@@ -150,6 +174,10 @@ class World:
         await self.settle()
 
     # What tests look at
+
+    async def apply(self, name: str = "search", **spec: Any) -> None:
+        """What `kubectl apply` of a whole OptimizedModel does."""
+        await self.cluster.apply(model(name, self.namespace, **spec), field_manager="user")
 
     async def give_class(self) -> None:
         """The class that always exists."""
@@ -179,5 +207,3 @@ class World:
         """(object, type, reason) of all Events."""
         items = await self.cluster.list(EVENT, namespace=self.namespace)
         return [(item["involvedObject"]["name"], item["type"], item["reason"]) for item in items]
-
-

@@ -108,7 +108,8 @@ def _pod(
         + _dataset_volumes(build, request)
     )
     extended, claims = devices(snapshot.accelerator, 1)
-    memory = f"{round(memory_gib * 1024)}Mi"
+    mebibytes = round(memory_gib * 1024)
+    memory = f"{mebibytes}Mi" if mebibytes % 1024 else f"{mebibytes // 1024}Gi"
     container = {
         "name": "builder",
         "image": settings.toolchain.image,
