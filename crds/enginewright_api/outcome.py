@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from pydantic import Field
@@ -83,24 +84,57 @@ class BuildOutcome(ApiModel):
     seconds: float = Field(default=0.0, description="Wall time.")
 
     def termination_message(self) -> bytes:
-        """Canonical JSON of at most 4,096 bytes; what a person reads is shortened first, verdicts never."""
-        candidates = (
-            self,
-            self._short(message_characters=160, log_characters=1200),
-            self._short(message_characters=0, log_characters=400),
-        )
-        for candidate in candidates:
-            data = canonical_json(candidate.wire())
-            if len(data) <= TERMINATION_MESSAGE_BYTES:
-                return data
-        minimal = candidates[-1].model_copy(update={"stages": []})
-        return canonical_json(minimal.wire())[:TERMINATION_MESSAGE_BYTES]
+        """Canonical JSON of at most 4,096 bytes, always valid; what a person reads is shortened first.
 
-    def _short(self, *, message_characters: int, log_characters: int) -> BuildOutcome:
-        stages = [stage.model_copy(update={"message": stage.message[:message_characters]}) for stage in self.stages]
-        failure = self.failure
-        if failure is not None:
-            failure = failure.model_copy(
-                update={"message": failure.message[:1000], "log_tail": failure.log_tail[-log_characters:]}
-            )
-        return self.model_copy(update={"stages": stages, "failure": failure})
+        Then stages and single measurements go, then the bounds, at last every free text is cut harder and harder. Key,
+        digests, reason, failure class, verdict and the bound it rests on are never lost.
+        """
+        data = canonical_json(self.wire())
+        for shorten in _SHORTER:
+            if len(data) <= TERMINATION_MESSAGE_BYTES:
+                break
+            data = canonical_json(shorten(self).wire())
+        return data
+
+
+def _texts(outcome: BuildOutcome, *, message: int, log: int, stage: int, other: int = 4096) -> BuildOutcome:
+    """Free texts cut to so many characters."""
+    stages = [report.model_copy(update={"message": report.message[:stage]}) for report in outcome.stages]
+    failure, artifact, evidence = outcome.failure, outcome.artifact, outcome.evidence
+    if failure is not None:
+        tail = failure.log_tail[-log:] if log else ""
+        failure = failure.model_copy(
+            update={"message": failure.message[:message], "log_tail": tail, "stage": failure.stage[:other]}
+        )
+    if artifact is not None:
+        artifact = artifact.model_copy(
+            update={"uri": artifact.uri[:other], "signature": artifact.signature[: max(other, 64)]}
+        )
+    if evidence is not None:
+        quality = evidence.quality.model_copy(update={"dataset": evidence.quality.dataset[:other]})
+        benchmark = evidence.benchmark.model_copy(update={"machine": evidence.benchmark.machine[:other]})
+        evidence = evidence.model_copy(update={"quality": quality, "benchmark": benchmark})
+    return outcome.model_copy(update={"stages": stages, "failure": failure, "artifact": artifact, "evidence": evidence})
+
+
+def _evidence(outcome: BuildOutcome, *, measurements: int, bounds: bool) -> BuildOutcome:
+    """Without stages, with so many measurements, with the bounds or without."""
+    evidence = outcome.evidence
+    if evidence is not None:
+        benchmark = evidence.benchmark
+        benchmark = benchmark.model_copy(update={"measurements": benchmark.measurements[:measurements]})
+        quality = evidence.quality if bounds else evidence.quality.model_copy(update={"bounds": []})
+        evidence = evidence.model_copy(update={"benchmark": benchmark, "quality": quality})
+    return outcome.model_copy(update={"stages": [], "evidence": evidence})
+
+
+_SHORTER: tuple[Callable[[BuildOutcome], BuildOutcome], ...] = (
+    lambda outcome: _texts(outcome, message=1000, log=1200, stage=160),
+    lambda outcome: _texts(outcome, message=1000, log=400, stage=0),
+    lambda outcome: _texts(_evidence(outcome, measurements=8, bounds=True), message=1000, log=400, stage=0),
+    lambda outcome: _texts(_evidence(outcome, measurements=2, bounds=True), message=500, log=0, stage=0, other=512),
+    lambda outcome: _texts(_evidence(outcome, measurements=0, bounds=False), message=300, log=0, stage=0, other=256),
+    # JSON writes a control character in six bytes: cut far enough for texts made of nothing else.
+    lambda outcome: _texts(_evidence(outcome, measurements=0, bounds=False), message=100, log=0, stage=0, other=64),
+)
+"""Each stronger than the one before; the last always fits."""

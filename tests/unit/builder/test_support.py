@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.optimization import Format, QuantizationMethod
 from enginewright_api.optimized_model import OptimizedModelSpec
