@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -148,39 +149,47 @@ async def serve(
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread: no signals there
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
-    gateway = create_gateway(settings)
-    rpc = grpc_server(gateway)
-    server = _uvicorn(gateway)
-    following = loop.create_task(follow(cluster, gateway.table, settings.namespace), name="follow-cluster")
-    try:
-        ports = await _open(rpc, server, settings)
-        web = loop.create_task(server.serve(), name="http")
-        while not server.started and not web.done():  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        if not server.started:
-            raise TransientError("PortTaken", f"{settings.address}:{settings.http_port} cannot be opened for HTTP")
-        opened = Listening(settings.address, server.servers[0].sockets[0].getsockname()[1], ports)
-        logger.info("listening: %s", opened)
-        if listening is not None:
-            listening.set_result(opened)
-        stopping = loop.create_task(stop.wait(), name="stop")
-        await asyncio.wait({stopping, web, following}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        await _drain(gateway, server, rpc, web)
-        if following.done():
-            following.result()
-    finally:
-        following.cancel()
-        await asyncio.wait({following})
-        await rpc.stop(None)
-        await gateway.upstream.close()
+    with contextlib.closing(_http_socket(settings)) as sock:
+        gateway = create_gateway(settings)
+        rpc = grpc_server(gateway)
+        following = loop.create_task(follow(cluster, gateway.table, settings.namespace), name="follow-cluster")
+        try:
+            grpc_port = await _open_grpc(rpc, settings)
+            server = _uvicorn(gateway)
+            web = loop.create_task(server.serve([sock]), name="http")
+            opened = Listening(settings.address, sock.getsockname()[1], grpc_port)
+            logger.info("listening: %s", opened)
+            if listening is not None:
+                listening.set_result(opened)
+            stopping = loop.create_task(stop.wait(), name="stop")
+            await asyncio.wait({stopping, web, following}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            await _drain(gateway, server, rpc, web)
+            if following.done():
+                following.result()
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+            await rpc.stop(None)
+            await gateway.upstream.close()
 
 
-async def _open(rpc: grpc.aio.Server, server: uvicorn.Server, settings: GatewaySettings) -> int:
+def _http_socket(settings: GatewaySettings) -> socket.socket:
+    """Connections are queued from here on, before the server takes them."""
+    family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
     try:
-        port: int = rpc.add_insecure_port(f"{settings.address}:{settings.grpc_port}")
+        return socket.create_server((settings.address, settings.http_port), family=family, backlog=2048)
+    except OSError as error:
+        where = f"{settings.address}:{settings.http_port}"
+        raise TransientError("PortTaken", f"{where} cannot be opened for HTTP: {error.strerror}") from error
+
+
+async def _open_grpc(rpc: grpc.aio.Server, settings: GatewaySettings) -> int:
+    host = f"[{settings.address}]" if ":" in settings.address else settings.address
+    try:
+        port: int = rpc.add_insecure_port(f"{host}:{settings.grpc_port}")
     except RuntimeError as error:
-        message = f"{settings.address}:{settings.grpc_port} cannot be opened for gRPC"
+        message = f"{host}:{settings.grpc_port} cannot be opened for gRPC; another program may have it"
         raise TransientError("PortTaken", message) from error
     await rpc.start()
     return port
@@ -190,8 +199,6 @@ def _uvicorn(gateway: Gateway) -> uvicorn.Server:
     settings = gateway.settings
     config = uvicorn.Config(
         http_app(gateway),
-        host=settings.address,
-        port=settings.http_port,
         http=bounded_protocol(settings.max_header_bytes, settings.header_seconds),
         ws="none",
         lifespan="off",
