@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,9 +55,10 @@ class Folder:
     def size(self, path: str) -> int | None:
         with self._translated(path):
             try:
-                return self._at(path).stat().st_size
+                found = self._at(path).stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def list(self, prefix: str) -> list[str]:
         top = self._at(prefix) if prefix else self._root

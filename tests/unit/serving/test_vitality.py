@@ -1,0 +1,47 @@
+"""When a server counts as ready, alive or dead."""
+
+from __future__ import annotations
+
+import pytest
+
+from enginewright_serving.vitality import DEAD_AFTER_FAILURES, READY_FOR_SECONDS, Observation, Vitality
+
+
+def after(*seen: tuple[float, bool, int | None]) -> Vitality:
+    state = Vitality()
+    for at, answered, successes in seen:
+        state = state.after(Observation(at, answered, successes, "HTTP 500"))
+    return state
+
+
+def test_nothing_is_ready_before_the_first_answer() -> None:
+    starting = after(*((float(n), False, None) for n in range(100)))
+    assert (starting.started, starting.ready(100.0), starting.dead) == (False, False, False)
+
+
+def test_successes_of_the_past_do_not_stand_for_the_first_answer() -> None:
+    assert not after((1.0, False, 7)).started
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "ready"),
+    [
+        ([(1.0, True, None)], 1.0, True),
+        ([(1.0, True, None)], 1.0 + READY_FOR_SECONDS + 0.1, False),
+        ([(1.0, True, None), (2.0, False, None)], 2.0, True),  # one miss may be chance
+        ([(1.0, True, None), (2.0, False, None), (2.5, False, None)], 2.5, False),
+        ([(1.0, True, None), (2.0, False, 5), (3.0, False, 9), (4.0, False, 12)], 4.0, True),  # busy with others
+        ([(1.0, True, None), (2.0, False, 5), (3.0, False, 5), (4.0, False, 5)], 4.0, False),
+        ([(1.0, True, None), (2.0, False, None), (3.0, False, None), (4.0, True, None)], 4.0, True),
+    ],
+)
+def test_readiness(seen: list[tuple[float, bool, int | None]], now: float, ready: bool) -> None:
+    assert after(*seen).ready(now) is ready
+
+
+def test_silence_after_an_answer_is_death() -> None:
+    silent = [(2.0 + n, False, None) for n in range(DEAD_AFTER_FAILURES)]
+    assert not after((1.0, True, None), *silent[:-1]).dead
+    dead = after((1.0, True, None), *silent)
+    assert dead.dead
+    assert dead.detail == "HTTP 500"
