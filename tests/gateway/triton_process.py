@@ -28,6 +28,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def outward_address() -> str:
+    """This machine's own address; no packet is sent. An API server refuses loopback addresses in EndpointSlices."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))
+        return str(sock.getsockname()[0])
+
+
 def missing() -> str:
     """Why tritonserver cannot run here; empty when it can."""
     if not (_wheel() / "bin/tritonserver").exists():
@@ -50,8 +57,9 @@ def _libpython() -> Path | None:
 class TritonProcess:
     """One server; `http_port` and `grpc_port` stay the same over a restart."""
 
-    def __init__(self, model: str = "words") -> None:
+    def __init__(self, model: str = "words", address: str = "127.0.0.1") -> None:
         self.model = model
+        self.address = address
         self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
         self.folder = Path(tempfile.mkdtemp(prefix="gateway-triton-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,8 +90,8 @@ class TritonProcess:
                     "--backend-directory", str(self.folder / "backends"),
                     "--cache-directory", str(_wheel() / "caches"),
                     "--model-control-mode", "explicit", "--load-model", self.model,
-                    "--http-address", "127.0.0.1", "--http-port", str(self.http_port),
-                    "--grpc-address", "127.0.0.1", "--grpc-port", str(self.grpc_port),
+                    "--http-address", self.address, "--http-port", str(self.http_port),
+                    "--grpc-address", self.address, "--grpc-port", str(self.grpc_port),
                     "--metrics-address", "127.0.0.1", "--metrics-port", str(self.metrics_port),
                     # Servers of one machine must not share the stubs' shared memory regions.
                     "--backend-config", f"python,shm-region-prefix-name=gw{self.http_port}",
@@ -98,7 +106,7 @@ class TritonProcess:
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 break
-            connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=2)
+            connection = http.client.HTTPConnection(self.address, self.http_port, timeout=2)
             try:
                 connection.request("GET", f"/v2/models/{self.model}/ready")
                 if connection.getresponse().status == 200:
