@@ -20,17 +20,25 @@ def describe_object(item: Object, events: list[Object]) -> None:
     ready = condition(item, "Ready")
     if ready:
         style = {"True": "green", "False": "red"}.get(ready["status"], "yellow")
-        console.print(f"[{style}]Ready={ready['status']}[/{style}] {ready['reason']}: {escape(ready.get('message', ''))}")
+        console.print(
+            f"[{style}]Ready={ready['status']}[/{style}] {ready['reason']}: {escape(ready.get('message', ''))}"
+        )
     if status.get("conditions"):
         console.print()
         rows = [
-            [entry["type"], entry["status"], entry["reason"], entry.get("lastTransitionTime", ""), entry.get("message", "")]
+            [
+                entry["type"],
+                entry["status"],
+                entry["reason"],
+                entry.get("lastTransitionTime", ""),
+                entry.get("message", ""),
+            ]
             for entry in status["conditions"]
         ]
         print_table(["CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"], rows)
     if status.get("rungs"):
         console.print("\n[bold]Ladder[/bold]")
-        print_table(["BUILD", "FORMAT", "VERDICT", "DROP ≤", "SPEED-UP", "MESSAGE"], map(_rung, status["rungs"]))
+        print_rungs(status["rungs"])
     if status.get("stages"):
         console.print("\n[bold]Stages[/bold]")
         rows = [
@@ -58,6 +66,11 @@ def describe_object(item: Object, events: list[Object]) -> None:
             for event in events[-20:]
         ]
         print_table(["LAST SEEN", "TYPE", "REASON", "MESSAGE"], rows)
+
+
+def print_rungs(rungs: list[Object]) -> None:
+    """The ladder as a table."""
+    print_table(["BUILD", "FORMAT", "VERDICT", "DROP ≤", "SPEED-UP", "MESSAGE"], map(_rung, rungs))
 
 
 def _rung(rung: Object) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,13 +22,16 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys and words that YAML 1.1 reads as booleans."""
 
 
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen: dict[str, int] = {}
     for key_node, _ in node.value:
         line = key_node.start_mark.line + 1
         if key_node.value in seen:
             raise yaml.constructor.ConstructorError(
-                None, None, f"key {key_node.value!r} appears twice (also on line {seen[key_node.value]})", key_node.start_mark
+                None,
+                None,
+                f"key {key_node.value!r} appears twice (also on line {seen[key_node.value]})",
+                key_node.start_mark,
             )
         seen[key_node.value] = line
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
@@ -43,6 +47,8 @@ def _boolean(loader: _StrictLoader, node: yaml.ScalarNode) -> bool:
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _StrictLoader.add_constructor(_BOOLEAN, _boolean)
+# PyYAML leaves y and n alone; the API server's YAML reader does not.
+_StrictLoader.add_implicit_resolver(_BOOLEAN, re.compile("^[yYnN]$"), list("yYnN"))
 
 
 def read_documents(source: str) -> list[Document]:
@@ -76,7 +82,7 @@ def _texts(source: str) -> Iterator[tuple[str, str]]:
 
 def _parse(name: str, text: str) -> Iterator[Document]:
     try:
-        for document in yaml.load_all(text, Loader=_StrictLoader):  # noqa: S506 - a SafeLoader, stricter
+        for document in yaml.load_all(text, Loader=_StrictLoader):
             if document is None:
                 continue
             if not isinstance(document, dict):

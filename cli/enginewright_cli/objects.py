@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ import typer
 from enginewright_api.errors import DeterministicError
 from enginewright_api.names import LABEL_MODEL
 from enginewright_api.validation import RESOURCES, problems
+from enginewright_cli.columns import cells, headers
 from enginewright_cli.describing import describe_object
 from enginewright_cli.documents import read_documents
 from enginewright_cli.options import (
@@ -71,7 +71,9 @@ def apply(
             document.setdefault("metadata", {})
             if kind.namespaced:
                 document["metadata"].setdefault("namespace", namespace)
-            before = await _existing(cluster, Ref(kind, document["metadata"]["name"], document["metadata"].get("namespace")))
+            before = await _existing(
+                cluster, Ref(kind, document["metadata"]["name"], document["metadata"].get("namespace"))
+            )
             after = await cluster.apply(document, field_manager="enginewright-cli", force=True)
             verb = "created" if before is None else "unchanged" if _same(before, after) else "configured"
             console.print(f"{kind.kind.lower()}/{document['metadata']['name']} {verb}", markup=False)
@@ -120,51 +122,8 @@ def get(
     rows = []
     for item in sorted(items, key=lambda item: (item["metadata"].get("namespace", ""), item["metadata"]["name"])):
         first = [item["metadata"].get("namespace", "")] if columns else []
-        rows.append([*first, item["metadata"]["name"], *_cells(kind, item), age(item)])
-    print_table([*columns, "NAME", *_headers(kind), "AGE"], rows)
-
-
-def _headers(kind: Kind) -> list[str]:
-    match kind.kind:
-        case "OptimizedModel":
-            return ["READY", "BACKEND", "FORMAT", "REPLICAS", "REASON"]
-        case "EngineBuild":
-            return ["READY", "PHASE", "BACKEND", "FORMAT", "REASON"]
-        case "Pod":
-            return ["READY", "PHASE", "RESTARTS"]
-        case "Deployment":
-            return ["READY"]
-        case "Event":
-            return ["TYPE", "REASON", "OBJECT", "MESSAGE"]
-        case _:
-            return []
-
-
-def _cells(kind: Kind, item: dict[str, Any]) -> list[str]:
-    status, spec = item.get("status", {}), item.get("spec", {})
-    ready = condition(item, "Ready")
-    match kind.kind:
-        case "OptimizedModel":
-            active = status.get("active") or {}
-            figures = [active.get("backend", ""), active.get("format", ""), str(status.get("replicas", 0))]
-            return [ready.get("status", "Unknown"), *figures, ready.get("reason", "")]
-        case "EngineBuild":
-            recipe = spec["recipe"]
-            form = (recipe.get("quantization") or {}).get("format", "None")
-            return [ready.get("status", "Unknown"), status.get("phase", ""), recipe["backend"], form, ready.get("reason", "")]
-        case "Pod":
-            containers = status.get("containerStatuses", [])
-            restarts = str(sum(container.get("restartCount", 0) for container in containers))
-            up = sum(bool(container.get("ready")) for container in containers)
-            return [f"{up}/{len(spec.get('containers', []))}", status.get("phase", ""), restarts]
-        case "Deployment":
-            return [f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 1)}"]
-        case "Event":
-            about = item.get("involvedObject") or item.get("regarding") or {}
-            message = item.get("message") or item.get("note") or ""
-            return [item.get("type", ""), item.get("reason", ""), f"{about.get('kind', '')}/{about.get('name', '')}", message]
-        case _:
-            return []
+        rows.append([*first, item["metadata"]["name"], *cells(kind, item), age(item)])
+    print_table([*columns, "NAME", *headers(kind), "AGE"], rows)
 
 
 def describe(
@@ -189,7 +148,9 @@ def describe(
 
 def wait(
     what: NameArgument,
-    condition_wanted: Annotated[str, typer.Option("--for", help="condition=TYPE, condition=TYPE=STATUS or delete.")] = "condition=Ready",
+    condition_wanted: Annotated[
+        str, typer.Option("--for", help="condition=TYPE, condition=TYPE=STATUS or delete.")
+    ] = "condition=Ready",
     timeout_seconds: Annotated[float, typer.Option("--timeout", help="Seconds to wait at most.")] = 300.0,
     namespace: NamespaceOption = DEFAULT_NAMESPACE,
     context: ContextOption = None,
@@ -217,7 +178,9 @@ def wait(
                 return 0
             stalled = condition(item, "Stalled")
             if wanted == "Ready" and status == "True" and stalled.get("status") == "True":
-                errors.print(f"{kind.kind.lower()}/{name} has failed: {stalled['reason']}: {stalled['message']}", markup=False)
+                errors.print(
+                    f"{kind.kind.lower()}/{name} has failed: {stalled['reason']}: {stalled['message']}", markup=False
+                )
                 return 1
             if time.monotonic() >= end:
                 now = condition(item, wanted) if wanted else {}
@@ -267,9 +230,9 @@ def logs(
 
 
 def _belongs(pod: dict[str, Any], kind: Kind, name: str) -> bool:
-    labels = pod["metadata"].get("labels", {})
+    labels: dict[str, str] = pod["metadata"].get("labels", {})
     if kind.kind == "EngineBuild":
-        return pod["metadata"]["name"].startswith(name)
+        return str(pod["metadata"]["name"]).startswith(name)
     return labels.get(LABEL_MODEL) == name or labels.get("app.kubernetes.io/instance") == name
 
 
@@ -303,5 +266,3 @@ def delete(
             console.print(f"{ref.kind.kind.lower()}/{ref.name} deleted")
 
     target(namespace, context, state).run(work)
-
-

@@ -11,7 +11,9 @@ from enginewright_cli.output import Format
 from enginewright_cli.state import StateDirectory
 from enginewright_cli.target import Target
 
-FileOption = Annotated[str, typer.Option("--filename", "-f", help="File or folder with objects; `-` is standard input.")]
+FileOption = Annotated[
+    str, typer.Option("--filename", "-f", help="File or folder with objects; `-` is standard input.")
+]
 NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Namespace.")]
 ContextOption = Annotated[
     str | None,

@@ -11,9 +11,12 @@ from typing import Any
 import yaml
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Object = dict[str, Any]
+
+_PIPE_WIDTH = 4096
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -37,13 +40,15 @@ def print_data(data: Any, form: Format) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A plain table, columns as wide as needed (never wrapped: it may be piped)."""
+    """A plain table. On a terminal the last column wraps; in a pipe no line does."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in columns:
+    for column in columns[:-1]:
         table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, width=None if console.is_terminal else 200).print(table)
+        table.add_row(*map(escape, row))
+    wide = None if console.is_terminal else _PIPE_WIDTH
+    Console(highlight=False, width=wide).print(table)
 
 
 def condition(item: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

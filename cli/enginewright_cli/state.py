@@ -37,7 +37,7 @@ class StateDirectory:
     @property
     def public_key(self) -> Path:
         """Its public half."""
-        return self.root / "keys" / "signing.pub"
+        return self.root / "keys" / "signing.pem.pub"
 
     @property
     def lock(self) -> Path:

@@ -1,0 +1,116 @@
+"""init, validate, plan, render: what can be said about a file without anything running."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from enginewright_api.errors import DeterministicError
+from enginewright_api.validation import problems
+from enginewright_cli.documents import read_documents
+from enginewright_cli.initializing import init
+from enginewright_cli.local.artifacts import lookup
+from enginewright_cli.local.settings import operator_settings
+from enginewright_cli.options import (
+    DEFAULT_NAMESPACE,
+    FileOption,
+    NamespaceOption,
+    OutputOption,
+    StateOption,
+    state_directory,
+)
+from enginewright_cli.output import Format, console, errors, print_data, print_table
+from enginewright_cli.rehearsal import Rehearsal, rehearse
+from enginewright_cli.state import StateDirectory
+from enginewright_operator.core.draft import Rung
+
+ClassFile = Annotated[
+    str | None,
+    typer.Option("--classes", help="File or folder with AcceleratorClasses; `cpu` is this machine unless it is there."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (init, validate, plan, render):
+        app.command()(command)
+
+
+def validate(filename: FileOption, output: OutputOption = Format.TABLE) -> None:
+    """Check files as the API server would, and for what it never sees (duplicate keys, `y` read as a boolean)."""
+    documents = read_documents(filename)
+    found = [(_title(document), problem) for document in documents for problem in problems(document)]
+    if output is not Format.TABLE:
+        print_data([{"object": title, "problem": problem} for title, problem in found], output)
+    else:
+        for title, problem in found:
+            errors.print(f"{title}: {problem}", markup=False, soft_wrap=True)
+        if not found:
+            console.print(
+                f"{filename}: {len(documents)} object{'s' if len(documents) != 1 else ''} valid", markup=False
+            )
+    if found:
+        raise typer.Exit(1)
+
+
+def plan(
+    filename: FileOption,
+    classes: ClassFile = None,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    output: OutputOption = Format.TABLE,
+    state: StateOption = None,
+) -> None:
+    """What would be built for a file and why; needs nothing running."""
+    where = state_directory(state)
+    planned = [
+        _planned(rehearsal.name, rung, where)
+        for rehearsal in _rehearsals(filename, classes, namespace, where)
+        for rung in rehearsal.rungs
+    ]
+    if output is not Format.TABLE:
+        print_data(planned, output)
+        return
+    print_table([name.upper() for name in planned[0]], [list(row.values()) for row in planned])
+    console.print("Rungs are tried in order; the first that passes its gate and beats the baseline is served.")
+
+
+def _planned(model: str, rung: Rung, state: StateDirectory) -> dict[str, str]:
+    evidence = rung.evidence
+    exists = lookup(state.store_uri, rung.key) is not None
+    return {
+        "model": model,
+        "rung": str(rung.number + 1),
+        "recipe": rung.title,
+        "class": rung.accelerator.accelerator_class,
+        "engineBuild": rung.build_name,
+        "build": "none, the engine is in the store" if exists else "needed",
+        "gate": f"{evidence.metric.value} drop ≤ {evidence.max_drop:g} at confidence {evidence.confidence:g}",
+    }
+
+
+def render(
+    filename: FileOption,
+    classes: ClassFile = None,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    state: StateOption = None,
+) -> None:
+    """The objects that the operator would create first, as YAML; what depends on the built engine comes later."""
+    where = state_directory(state)
+    manifests = [
+        child for rehearsal in _rehearsals(filename, classes, namespace, where) for child in rehearsal.children
+    ]
+    print_data(manifests, Format.YAML)
+
+
+def _rehearsals(filename: str, classes: str | None, namespace: str, state: StateDirectory) -> list[Rehearsal]:
+    documents = read_documents(filename) + (read_documents(classes) if classes else [])
+    found = [f"{_title(document)}: {problem}" for document in documents for problem in problems(document)]
+    if found:
+        raise DeterministicError("Invalid", "; ".join(found))
+    return rehearse(documents, namespace=namespace, settings=operator_settings(state))
+
+
+def _title(document: dict[str, Any]) -> str:
+    metadata = document.get("metadata")
+    return f"{document.get('kind', 'object')} {metadata.get('name', '?') if isinstance(metadata, dict) else '?'}"

@@ -1,0 +1,1 @@
+"""`enginewright demo`: from a model.yaml to answers, told as it happens."""

@@ -1,0 +1,63 @@
+"""The operator's own policies, run on a file instead of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from enginewright_api.accelerator_class import AcceleratorClass
+from enginewright_api.errors import DeterministicError
+from enginewright_api.validation import with_defaults
+from enginewright_cli.local.accelerators import detect_cpu
+from enginewright_operator.core.acceptance import acceptance
+from enginewright_operator.core.draft import Draft, Rung
+from enginewright_operator.core.effects import Apply, Create
+from enginewright_operator.core.plan import plan_build, plan_model
+from enginewright_operator.core.recipes import recipes
+from enginewright_operator.core.settings import OperatorSettings
+from enginewright_operator.core.snapshot import BuildSnapshot, ModelSnapshot
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What the operator would make of one model."""
+
+    name: str
+    manifest: Object
+    settings: OperatorSettings
+    classes: dict[str, AcceleratorClass]
+    rungs: tuple[Rung, ...]
+    children: tuple[Object, ...]
+
+
+def rehearse(documents: list[Object], *, namespace: str, settings: OperatorSettings) -> list[Rehearsal]:
+    """One rehearsal a model. DeterministicError with the reason and sentence that `Accepted` would carry."""
+    classes = {"cpu": AcceleratorClass.of(detect_cpu())}
+    for document in documents:
+        if document["kind"] == "AcceleratorClass":
+            classes[document["metadata"]["name"]] = AcceleratorClass.of(document)
+    models = [document for document in documents if document["kind"] == "OptimizedModel"]
+    if not models:
+        raise DeterministicError("NoObjects", "no OptimizedModel among the objects given")
+    return [_rehearse(model, classes, namespace, settings) for model in models]
+
+
+def _rehearse(
+    model: Object, classes: dict[str, AcceleratorClass], namespace: str, settings: OperatorSettings
+) -> Rehearsal:
+    manifest = with_defaults(model)
+    manifest["metadata"] = {"namespace": namespace, "uid": "", "generation": 1} | manifest["metadata"]
+    snapshot = ModelSnapshot(manifest=manifest, settings=settings, classes=classes)
+    now = datetime.now(UTC)
+    draft = recipes(acceptance(Draft(snapshot, now)))
+    refusal = draft.findings["Accepted"]
+    if not refusal.holds:
+        raise DeterministicError(refusal.reason, f"{snapshot.name}: {refusal.reason}: {refusal.message}")
+    children = [effect.manifest for effect in plan_model(snapshot, now).effects if isinstance(effect, Apply | Create)]
+    for build in [child for child in children if child["kind"] == "EngineBuild"]:
+        plan = plan_build(BuildSnapshot(manifest=build, settings=settings), now)
+        children += [effect.manifest for effect in plan.effects if isinstance(effect, Apply | Create)]
+    return Rehearsal(snapshot.name, manifest, settings, classes, draft.rungs, tuple(children))
