@@ -11,6 +11,8 @@ from .metrics import Metrics
 
 logger = logging.getLogger("enginewright.gateway.access")
 
+_OPERATIONS = {"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -33,8 +35,11 @@ def finish(exchange: Exchange, metrics: Metrics, code: str, seconds: float) -> N
         metrics.answered(exchange.model, code, seconds)
         if exchange.prompt_tokens:
             metrics.prompt_tokens(exchange.model, exchange.prompt_tokens)
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(
+    # Probes and scrapes come every few seconds and say nothing.
+    level = logging.DEBUG if exchange.path in _OPERATIONS and code == "200" else logging.INFO
+    if logger.isEnabledFor(level):
+        logger.log(
+            level,
             json.dumps(
                 {
                     "protocol": exchange.protocol, "method": exchange.method, "path": exchange.path,

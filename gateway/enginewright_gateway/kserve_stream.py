@@ -117,6 +117,7 @@ async def _relay_leg(gateway: Gateway, model: ServedModel, passed_on: Metadata, 
         feeding = asyncio.ensure_future(feed())
         try:
             while (answer := await call.read()) is not grpc.aio.EOF:
+                lease.answered()
                 await write(answer)
             code = await call.code()
             if code is not grpc.StatusCode.OK:

@@ -38,13 +38,19 @@ class Lease:
 
     def __init__(self, pool: ModelPool, endpoint: Endpoint) -> None:
         self._pool = pool
+        self._answered = False
         self.endpoint = endpoint
+
+    def answered(self) -> None:
+        """The server has answered: it can be reached, and the request counts for the drain rate."""
+        self._answered = True
+        self._pool.reached(self.endpoint)
 
     def __enter__(self) -> Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._pool.give_back(self.endpoint, answered=kind is None)
+        self._pool.give_back(self.endpoint, answered=self._answered)
 
 
 class ModelPool:

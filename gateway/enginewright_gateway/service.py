@@ -77,7 +77,7 @@ class Gateway:
                     else:
                         tried |= {lease.endpoint}
                 else:
-                    pool.reached(lease.endpoint)
+                    lease.answered()
                     return answer
             # An endpoint that cannot be reached rests; waiting for it or its successor is as good as another one.
             elsewhere = failure.unreachable or pool.others(tried)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from enginewright_api.errors import EnginewrightError
 from enginewright_api.meta import ConditionStatus
 from enginewright_api.optimized_model import OptimizedModel
 from enginewright_cluster.port import (
@@ -143,9 +144,12 @@ async def _wait_synced(cluster: Cluster, namespace: str | None, feed: _Feed, tab
 
 
 async def follow(cluster: Cluster, table: RouteTable, namespace: str | None = None) -> None:
-    """Keep `table` up to date until cancelled."""
+    """Keep `table` up to date until cancelled. Raises what waiting cannot mend: no permission, no such kind."""
     feed = _Feed(table)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_consume(cluster, OPTIMIZED_MODEL, namespace, feed), name="watch-models")
-        group.create_task(_consume(cluster, ENDPOINT_SLICE, namespace, feed), name="watch-endpoints")
-        group.create_task(_wait_synced(cluster, namespace, feed, table), name="first-sync")
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_consume(cluster, OPTIMIZED_MODEL, namespace, feed), name="watch-models")
+            group.create_task(_consume(cluster, ENDPOINT_SLICE, namespace, feed), name="watch-endpoints")
+            group.create_task(_wait_synced(cluster, namespace, feed, table), name="first-sync")
+    except* EnginewrightError as failures:
+        raise failures.exceptions[0] from None

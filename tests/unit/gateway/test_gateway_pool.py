@@ -34,7 +34,7 @@ def pool(model: ServedModel = MODEL, limits: PoolLimits = LIMITS, clock: Clock |
 
 def release(lease: Lease) -> None:
     with lease:
-        pass
+        lease.answered()
 
 
 async def settle() -> None:
@@ -84,6 +84,14 @@ async def test_a_full_queue_refuses_with_429_and_the_time_it_takes_to_drain() ->
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert subject.waiting == 0
+
+
+async def test_what_was_not_answered_does_not_make_the_queue_look_fast() -> None:
+    subject = pool()
+    for _ in range(50):
+        with await subject.acquire():
+            pass
+    assert subject.retry_after() == 5.0  # nothing known
 
 
 async def test_a_wait_beyond_the_models_bound_is_429_and_beyond_the_clients_own_504() -> None:

@@ -11,6 +11,7 @@ from enginewright_cluster.port import (
     ENDPOINT_SLICE,
     OPTIMIZED_MODEL,
     EventType,
+    InvalidError,
     Kind,
     Object,
     UnavailableError,
@@ -209,3 +210,12 @@ async def test_the_table_follows_the_cluster_through_failures(monkeypatch: pytes
     await until(None)
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_what_waiting_cannot_mend_ends_the_following() -> None:
+    class Forbidding(ScriptedCluster):
+        async def list(self, kind: Kind, *, namespace: str | None = None) -> Sequence[Object]:
+            raise InvalidError("Forbidden", "may not list")
+
+    with pytest.raises(InvalidError, match="may not list"):
+        await follow(Forbidding(), RouteTable())  # type: ignore[arg-type]  # the part that it uses
