@@ -4,9 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-TESTDIRS ?= tests
 
-.PHONY: help setup demo test check format generate unit e2e clean
+.PHONY: help setup demo demo-down test check format generate unit e2e clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +17,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## From examples/minilm/model.yaml to answers on this machine, no cluster needed
-	@$(VENV)/bin/enginewright demo $(ARGS)
+	@ENGINEWRIGHT_HOME=$${ENGINEWRIGHT_HOME:-$(CURDIR)/.enginewright} $(VENV)/bin/enginewright demo $(ARGS)
+
+demo-down: $(STAMP) ## Stop what `make demo` started
+	@ENGINEWRIGHT_HOME=$${ENGINEWRIGHT_HOME:-$(CURDIR)/.enginewright} $(VENV)/bin/enginewright down
 
 test: $(STAMP) ## Everything this machine can run; what it cannot says so
 	@scripts/test.sh $(VENV)
@@ -44,3 +46,4 @@ clean: ## Remove the virtual environment and caches of this checkout
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 include tests/kube/kube.mk
+-include images/images.mk
