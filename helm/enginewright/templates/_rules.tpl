@@ -1,0 +1,35 @@
+{{/* What each program may do; tests compare this with what the programs did. Nothing reads a Secret. */}}
+{{- define "enginewright.rules.operator" -}}
+- {apiGroups: [enginewright.io], resources: [optimizedmodels], verbs: [get, list, watch]}
+- {apiGroups: [enginewright.io], resources: [optimizedmodels/status], verbs: [patch]}
+- {apiGroups: [enginewright.io], resources: [enginebuilds], verbs: [get, list, watch, create, patch, delete]}
+- {apiGroups: [enginewright.io], resources: [enginebuilds/status], verbs: [patch]}
+- {apiGroups: [enginewright.io], resources: [acceleratorclasses], verbs: [get, list, watch]}
+- {apiGroups: [enginewright.io], resources: [acceleratorclasses/status], verbs: [patch]}
+# Where OwnerReferencesPermissionEnforcement is on, an owner reference that blocks deletion needs this.
+- {apiGroups: [enginewright.io], resources: [optimizedmodels/finalizers, enginebuilds/finalizers], verbs: [update]}
+- {apiGroups: [batch], resources: [jobs], verbs: [list, watch, create, delete]}
+- {apiGroups: [apps], resources: [deployments], verbs: [list, watch, create, patch, delete]}
+- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch]}
+- {apiGroups: [""], resources: [configmaps], verbs: [list, create, patch, delete]}
+- {apiGroups: [""], resources: [pods], verbs: [list, watch]}
+- {apiGroups: [""], resources: [pods/log], verbs: [get]}
+- {apiGroups: [""], resources: [events], verbs: [create]}
+- {apiGroups: [""], resources: [nodes], verbs: [list]}
+{{- end -}}
+
+{{- define "enginewright.rules.gateway" -}}
+- {apiGroups: [enginewright.io], resources: [optimizedmodels], verbs: [list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+{{- end -}}
+
+{{- define "enginewright.rules.autoscaler" -}}
+- {apiGroups: [enginewright.io], resources: [optimizedmodels], verbs: [get, list, watch]}
+- {apiGroups: [enginewright.io], resources: [optimizedmodels/scale, optimizedmodels/status], verbs: [patch]}
+- {apiGroups: [apps], resources: [deployments], verbs: [list, watch]}
+- {apiGroups: [""], resources: [pods], verbs: [list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list]}
+- {apiGroups: [""], resources: [events], verbs: [create]}
+{{- end -}}
+
+{{- define "enginewright.lease" -}}enginewright-operator{{- end -}}
