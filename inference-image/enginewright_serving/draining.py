@@ -26,8 +26,8 @@ async def wait_idle(in_flight: Callable[[], Awaitable[bool]], longest_seconds: f
     return True
 
 
-async def waiting_requests(metrics_url: str, model: str) -> int:
-    """Requests in the server's queue for a model; 0 when the server does not answer any more."""
+async def waiting_requests(metrics_url: str, model: str) -> int | None:
+    """Requests in the server's queue for a model; None when the server does not say."""
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1.0)) as session,
@@ -35,7 +35,7 @@ async def waiting_requests(metrics_url: str, model: str) -> int:
         ):
             text = await response.text()
     except (aiohttp.ClientError, TimeoutError):
-        return 0
+        return None
     return parse_waiting(text, model)
 
 

@@ -15,6 +15,7 @@ from enginewright_api.errors import DeterministicError, TransientError
 from enginewright_serving import activity, tritonserver
 from enginewright_serving.events import log
 from enginewright_serving.server_process import ServerProcess
+from enginewright_serving.shared_memory import region_prefix, remove_abandoned_regions, remove_regions
 
 if TYPE_CHECKING:
     from enginewright_serving.health import Health
@@ -45,6 +46,7 @@ class Serve:
 def serve(run: Serve) -> None:
     """Returns after an orderly stop. Raises DeterministicError (cannot start) or TransientError (died; restart it)."""
     tritonserver.check_numpy()
+    remove_abandoned_regions()
     if not (run.repository / run.model / "config.pbtxt").is_file():
         raise DeterministicError(
             "EngineMissing", f"{run.repository}: no model {run.model} in it; run admit or stage before serve"
@@ -57,6 +59,7 @@ def serve(run: Serve) -> None:
                 run.model,
                 run.listen,
                 backends=tritonserver.link_backends(Path(folder, "backends")),
+                memory_prefix=region_prefix(os.getpid()),
                 exit_timeout_seconds=_EXIT_SECONDS,
             ),
             tritonserver.environment(os.environ, threads=run.threads, activity_file=working),
@@ -66,6 +69,7 @@ def serve(run: Serve) -> None:
             asyncio.run(_watch(run, server, working))
         finally:
             code = server.stop(_EXIT_SECONDS + 3)
+            remove_regions(os.getpid())
             log("server-stopped", exit_code=code)
 
 
@@ -124,7 +128,8 @@ async def _drain(run: Serve, server: ServerProcess, health: Health, metrics_url:
     async def in_flight() -> bool:
         if server.exit_code is not None:
             return False
-        return activity.busy(working) or await waiting_requests(metrics_url, run.model) > 0
+        # A server too busy to give its metrics is taken to have requests.
+        return activity.busy(working) or await waiting_requests(metrics_url, run.model) != 0
 
     idle = await wait_idle(in_flight, run.drain_seconds)
     log("drained", idle=idle)

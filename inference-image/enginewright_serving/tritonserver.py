@@ -31,7 +31,9 @@ class Listen:
     metrics_port: int
 
 
-def command(repository: Path, model: str, listen: Listen, *, backends: Path, exit_timeout_seconds: int) -> list[str]:
+def command(
+    repository: Path, model: str, listen: Listen, *, backends: Path, memory_prefix: str, exit_timeout_seconds: int
+) -> list[str]:
     """Argument list of the server."""
     server = _server_folder()
     return [
@@ -48,6 +50,7 @@ def command(repository: Path, model: str, listen: Listen, *, backends: Path, exi
         f"--metrics-address={listen.address}",
         f"--metrics-port={listen.metrics_port}",
         "--metrics-config=summary_latencies=true",
+        f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
         f"--exit-timeout-secs={exit_timeout_seconds}",
     ]
 

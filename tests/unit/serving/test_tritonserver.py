@@ -36,10 +36,13 @@ def test_libpython_is_looked_for_in_order(tmp_path: Path) -> None:
 
 
 def test_the_server_loads_one_model_and_listens_where_told(tmp_path: Path) -> None:
-    line = command(tmp_path, "m", Listen("127.0.0.2", 1, 2, 3), backends=tmp_path / "b", exit_timeout_seconds=4)
+    line = command(
+        tmp_path, "m", Listen("127.0.0.2", 1, 2, 3), backends=tmp_path / "b", memory_prefix="p-", exit_timeout_seconds=4
+    )
     options = dict(part.split("=", 1) for part in line[1:] if part.count("=") == 1)
     assert line[0].endswith("tritonserver")
     assert "--metrics-config=summary_latencies=true" in line
+    assert "--backend-config=python,shm-region-prefix-name=p-" in line
     assert {name.removeprefix("--"): value for name, value in options.items() if name != "--cache-directory"} == {
         "model-repository": str(tmp_path),
         "backend-directory": str(tmp_path / "b"),
