@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.kubernetes import KubernetesCluster
 from enginewright_cluster.local import LocalCluster
+from enginewright_cluster.port import NAMESPACE, Ref
 from tests.scenarios.world import Moving, Shifted, World
 
 CRDS = Path(__file__).parents[2] / "crds"
@@ -22,9 +24,9 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """The operator on each kind of cluster, with the class `cpu`."""
     async with contextlib.AsyncExitStack() as stack:
         built = await _world(request, tmp_path, stack)
-        stack.push_async_callback(built.cluster.close)
         await built.give_class()
         yield built
+    await built.cluster.close()
 
 
 @pytest.fixture
@@ -42,15 +44,19 @@ async def _world(request: pytest.FixtureRequest, folder: Path, stack: contextlib
         return World(FakeCluster(now=clock), clock=clock)
     if request.param == "local":
         return World(LocalCluster(folder / "state", now=clock), clock=clock)
-    server: Any = request.getfixturevalue("kube_api")
-    _install_crds(server)
-    namespace = stack.enter_context(server.namespace("scenario"))
-    cluster = await KubernetesCluster.from_kubeconfig(server.kubeconfig)
-    return World(cluster, clock=Shifted(), real=True, namespace=namespace)
+    cluster = await KubernetesCluster.from_kubeconfig(request.getfixturevalue("kube_with_crds"))
+    namespace = Ref(NAMESPACE, f"scenario-{secrets.token_hex(4)}")
+    await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name}})
+    stack.push_async_callback(cluster.delete, namespace)
+    return World(cluster, clock=Shifted(), real=True, namespace=namespace.name)
 
 
-def _install_crds(server: Any) -> None:
+@pytest.fixture(scope="session")
+def kube_with_crds(kube_api: Any) -> Path:
+    """Kubeconfig of an API server that knows our resources."""
+    server = kube_api
     files = [argument for file in sorted(CRDS.glob("*.yaml")) for argument in ("-f", str(file))]
     server.kubectl("apply", "--server-side", "--force-conflicts", *files)
     names = ("optimizedmodels", "enginebuilds", "acceleratorclasses")
     server.kubectl("wait", "--for=condition=Established", *(f"crd/{name}.enginewright.io" for name in names))
+    return Path(server.kubeconfig)

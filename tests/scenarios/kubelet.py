@@ -105,7 +105,8 @@ class Kubelet:
                 continue
             component = pod["metadata"].get("labels", {}).get("app.kubernetes.io/component")
             if component == "builder":
-                moved |= await self._builder(pod)
+                with contextlib.suppress(NotFoundError):  # its recipe may have gone since it was listed
+                    moved |= await self._builder(pod)
             elif component == "server":
                 moved |= await self._set(pod, self.server(pod))
         return moved

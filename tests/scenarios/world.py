@@ -151,7 +151,7 @@ class World:
             if self.real:
                 await asyncio.sleep(0.1)
             quiet = quiet + 1 if await self.versions() == before else 0
-            if quiet == (5 if self.real else 1):
+            if quiet == (3 if self.real else 1):
                 return
         raise AssertionError("still moving")
 
@@ -162,9 +162,11 @@ class World:
 
     async def versions(self) -> dict[str, str]:
         """resourceVersion of everything the operator, controllers and kubelet write."""
+        kinds = (OPTIMIZED_MODEL, ENGINE_BUILD, JOB, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, EVENT)
+        listed = await asyncio.gather(*(self.cluster.list(kind, namespace=self.namespace) for kind in kinds))
         found = {}
-        for kind in (OPTIMIZED_MODEL, ENGINE_BUILD, JOB, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, EVENT):
-            for item in await self.cluster.list(kind, namespace=self.namespace):
+        for kind, items in zip(kinds, listed, strict=True):
+            for item in items:
                 found[f"{kind.kind}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
         return found
 

@@ -1,0 +1,106 @@
+"""What is refused, with which reason, naming which field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from enginewright_operator.core.acceptance import acceptance
+from enginewright_operator.core.recipes import recipes
+from tests.scenarios.models import accelerator_class, gpu_class
+from tests.unit.operator.snapshots import drafted, snapshot
+
+NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
+    ({"optimization": {"profile": "Latency"}}, "optimization.profile"),
+    ({"optimization": {"distillation": {"student": {"layers": 3}}}}, "optimization.distillation"),
+    ({"optimization": {"lowRank": {"energy": 0.9}}}, "optimization.lowRank"),
+    (
+        {"optimization": {"fallbacks": [{"pruning": {"granularity": "Heads"}}]}},
+        "optimization.fallbacks[0].pruning",
+    ),
+    ({"runtime": {"kvCache": {}}}, "runtime.kvCache"),
+    ({"runtime": {"cascade": {"to": {"name": "large"}, "confidence": 0.8}}}, "runtime.cascade"),
+    ({"runtime": {"fastPath": {"maxInputTokens": 32}}}, "runtime.fastPath"),
+    ({"batching": {"mode": "Continuous"}}, "batching.mode"),
+    ({"rollout": {"strategy": "Canary", "canary": {"steps": [{"weight": 5, "seconds": 60}]}}}, "rollout.canary"),
+    ({"rollout": {"maxSurge": 0}}, "rollout.maxSurge"),
+    ({"scaling": {"minReplicas": 0}}, "scaling.minReplicas"),
+    (
+        {
+            "source": {
+                "huggingFace": {
+                    "repository": "a/b",
+                    "revision": "0" * 40,
+                    "tokenSecretRef": {"name": "hub", "key": "token"},
+                }
+            }
+        },
+        "source.huggingFace.tokenSecretRef",
+    ),
+    ({"source": {"objectStore": {"uri": "s3://b/m", "secretRef": {"name": "s"}}}}, "source.objectStore.secretRef"),
+    ({"source": {"persistentVolumeClaim": {"claimName": "models"}}}, "source.persistentVolumeClaim"),
+    ({"source": {"oci": {"reference": "r/m@sha256:" + "0" * 64}}}, "source.oci"),
+    ({"quality": {"dataset": {"persistentVolumeClaim": {"claimName": "d"}}}}, "quality.dataset.persistentVolumeClaim"),
+    (
+        {"quality": {"dataset": {"objectStore": {"uri": "s3://b/d", "secretRef": {"name": "s"}}}}},
+        "quality.dataset.objectStore.secretRef",
+    ),
+    ({"task": "TextGeneration"}, "task"),
+    ({"engine": {"backend": "TensorRT"}}, "engine.backend"),
+    ({"parallelism": {"tensor": 2}}, "parallelism.tensor"),
+]
+
+
+@pytest.mark.parametrize(("spec", "field"), NOT_AVAILABLE, ids=[field for _, field in NOT_AVAILABLE])
+def test_a_field_without_behaviour_is_refused_by_name(spec: dict[str, Any], field: str) -> None:
+    finding = drafted(snapshot(spec), acceptance, recipes).findings["Accepted"]
+    assert (finding.status, finding.reason) == ("False", "FeatureNotAvailable")
+    assert f"{field}:" in finding.message or f"{field}." in finding.message
+
+
+def test_every_missing_feature_is_named_at_once() -> None:
+    spec = {"rollout": {"maxSurge": 0}, "runtime": {"kvCache": {}}, "scaling": {"minReplicas": 0}}
+    message = drafted(snapshot(spec), acceptance).findings["Accepted"].message
+    assert all(field in message for field in ("rollout.maxSurge", "runtime.kvCache", "scaling.minReplicas"))
+
+
+def test_a_malformed_object_is_refused_and_not_a_crash() -> None:
+    finding = drafted(snapshot({"quality": {"maxDrop": "much"}}), acceptance, recipes).findings["Accepted"]
+    assert (finding.status, finding.reason) == ("False", "InvalidSpec")
+    assert "quality.maxDrop" in finding.message
+
+
+def test_the_first_class_that_has_every_format_is_taken() -> None:
+    poor = accelerator_class("poor", formats=["FP16"])
+    spec = {"hardware": {"acceleratorClasses": ["poor", "cpu"]}}
+    draft = drafted(snapshot(spec, classes=(poor, accelerator_class())), acceptance, recipes)
+    assert draft.accepted
+    assert draft.accelerator_class is not None
+    assert draft.accelerator_class.metadata.name == "cpu"
+
+
+def test_formats_that_no_class_has_are_named_with_what_there_is() -> None:
+    spec = {"optimization": {"quantization": {"format": "FP8"}}}
+    finding = drafted(snapshot(spec), acceptance).findings["Accepted"]
+    assert finding.reason == "FormatNotSupported"
+    assert "class cpu lacks FP8 (it has INT8, FP16, BF16)" in finding.message
+
+
+def test_the_plain_model_runs_on_any_class() -> None:
+    spec = {"optimization": {"quantization": {"format": "None"}}}
+    draft = drafted(snapshot(spec, classes=(accelerator_class(formats=["FP16"]),)), acceptance, recipes)
+    assert draft.accepted
+
+
+def test_a_missing_class_is_named_even_when_another_would_do() -> None:
+    spec = {"hardware": {"acceleratorClasses": ["cpu", "h100"]}}
+    finding = drafted(snapshot(spec), acceptance).findings["Accepted"]
+    assert finding.reason == "AcceleratorClassNotFound"
+    assert "h100" in finding.message
+
+
+def test_a_backend_that_lacks_the_vendor_is_refused() -> None:
+    spec = {"hardware": {"acceleratorClasses": ["nvidia-l4"]}}
+    finding = drafted(snapshot(spec, classes=(gpu_class(),)), acceptance, recipes).findings["Accepted"]
+    assert (finding.status, finding.reason) == ("False", "FeatureNotAvailable")
