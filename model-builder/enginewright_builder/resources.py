@@ -91,10 +91,19 @@ def resident_bytes(process: psutil.Process) -> int:
         return 0
     for member in family:
         try:
-            total += member.memory_info().rss
+            total += _proportional_bytes(member.pid) or member.memory_info().rss
         except psutil.NoSuchProcess:
             continue
     return total
+
+
+def _proportional_bytes(pid: int) -> int:
+    """Resident size with shared pages divided among their users: torch is mapped by several processes here."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
 def _limits() -> list[int]:

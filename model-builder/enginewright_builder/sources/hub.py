@@ -38,7 +38,7 @@ class HubOrigin:
         return digest_of({"hub": [self.source.repository, self.source.revision]})
 
     def fetch(self, into: Path) -> None:
-        """Raises DeterministicError SourceNotFound, SourceAccessDenied; TransientError HubRateLimited or …Unavailable."""
+        """Raises DeterministicError (not found, access denied) or TransientError (rate limited, unavailable)."""
         endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
         check_address(endpoint, where="HF_ENDPOINT")
         import huggingface_hub

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from enginewright_api.evidence import BenchmarkEvidence
 from enginewright_api.identity import digest_of
 from enginewright_builder.datasets import Drawn
 from enginewright_builder.gate.sanity import check_equal, check_finite
-from enginewright_builder.machine import describe_machine
+from enginewright_builder.machine import Disturbance, describe_machine
 from enginewright_builder.servers.pair import Pair
 from enginewright_builder.speed.interleaved import geometric_mean, measure, measurement, shapes_within
 from enginewright_builder.speed.texts import texts_of
@@ -153,6 +154,7 @@ class Benchmark:
         shapes = shapes_within(self.description.limits)
         texts = [row.text for row in self.material.rows]
         output, found, peak = self.description.output, [], 0
+        disturbance = Disturbance([os.getpid()])
         with self.servers.engine(output) as engine, self.servers.baseline(output) as baseline:
             for done, (batch, tokens) in enumerate(shapes):
                 self.told(done / len(shapes), f"batch {batch}, {tokens} tokens")
@@ -163,7 +165,7 @@ class Benchmark:
         evidence = BenchmarkEvidence(
             measurements=found,
             speedup=round(geometric_mean([one.speedup for one in found]), 3),
-            machine=describe_machine(),
+            machine=f"{describe_machine()}; others took {disturbance.share():.0%} of the processor time meanwhile",
             threads=self.threads,
             baseline_size_bytes=int(self.baseline.result["sizeBytes"]),
             size_bytes=folder_bytes(self.engine.folder / "engine"),
