@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 from enginewright_serving.events import log
@@ -20,6 +21,7 @@ class ServerProcess:
     """A running server. Start it from the main thread: the kernel ties it to the thread that forked it."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.started_at = time.monotonic()
         libc = ctypes.CDLL(None, use_errno=True)
         parent = os.getpid()
 

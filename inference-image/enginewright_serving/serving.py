@@ -93,7 +93,6 @@ async def _watch(run: Serve, server: ServerProcess, working: Path) -> None:
 
 
 async def _until_stopped(run: Serve, server: ServerProcess, health: Health, probe: Probe, stop: asyncio.Event) -> None:
-    begun = time.monotonic()
     while not stop.is_set():
         seen = await probe.look()
         was_ready, was_started = health.ready(), health.vitality.started
@@ -106,10 +105,10 @@ async def _until_stopped(run: Serve, server: ServerProcess, health: Health, prob
                 "EngineDead", f"{run.model}: stopped answering ({health.reason()}); restart the container"
             )
         if not was_started and health.vitality.started:
-            log("ready", model=run.model, seconds=round(time.monotonic() - begun, 2))
+            log("ready", model=run.model, seconds=round(time.monotonic() - server.started_at, 2))
         elif was_ready != health.ready():
             log("readiness-changed", ready=health.ready(), reason=health.reason())
-        if not health.vitality.started and time.monotonic() - begun > run.start_seconds:
+        if not health.vitality.started and time.monotonic() - server.started_at > run.start_seconds:
             raise TransientError(
                 "StartTimeout",
                 f"{run.model}: no answer within {run.start_seconds:g} s ({health.reason()}); restart the container",

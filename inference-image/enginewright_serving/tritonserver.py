@@ -42,6 +42,8 @@ def command(
         f"--backend-directory={backends}",
         f"--cache-directory={server / 'caches'}",
         "--model-control-mode=explicit",
+        # config.pbtxt is complete; asking the model's code as well would start its process twice.
+        "--disable-auto-complete-config",
         f"--load-model={model}",
         f"--http-address={listen.address}",
         f"--http-port={listen.http_port}",

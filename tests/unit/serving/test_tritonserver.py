@@ -42,6 +42,7 @@ def test_the_server_loads_one_model_and_listens_where_told(tmp_path: Path) -> No
     options = dict(part.split("=", 1) for part in line[1:] if part.count("=") == 1)
     assert line[0].endswith("tritonserver")
     assert "--metrics-config=summary_latencies=true" in line
+    assert "--disable-auto-complete-config" in line
     assert "--backend-config=python,shm-region-prefix-name=p-" in line
     assert {name.removeprefix("--"): value for name, value in options.items() if name != "--cache-directory"} == {
         "model-repository": str(tmp_path),
