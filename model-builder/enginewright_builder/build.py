@@ -127,10 +127,12 @@ class Build:
         return kept.first(calibration.samples), leaked
 
     def _reference(self, baseline: Output, description: EngineDescription, rows: Drawn) -> Output:
-        self.servers.start("baseline", baseline.folder)
-        return self.cache.run(
+        answered = self.cache.run(
             Reference(baseline, rows, description.output, self.servers, self.request.toolchain.digest)
         )
+        # The server of the benchmark, with all threads; it loads while the toolchain finishes.
+        self.servers.start("baseline", baseline.folder)
+        return answered
 
     def _quality(
         self,

@@ -37,6 +37,7 @@ def latency_plot(measurements: Sequence[Measurement]) -> str:
         )
         axes.bar_label(bars, labels=[f"{value:.1f}" for value in medians], padding=2, fontsize=7.5, label_type="center")
     axes.set_yscale("log")
+    axes.set_ylim(bottom=min(one.p50_milliseconds for one in measurements) / 3)
     axes.set_xticks(list(places), names, fontsize=8)
     axes.set_ylabel("milliseconds (p50, to p95)", fontsize=8)
     axes.legend(frameon=False, fontsize=8, loc="upper left")

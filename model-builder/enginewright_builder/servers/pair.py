@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from enginewright_builder.places import Places
@@ -20,6 +22,27 @@ class Pair:
         self._children = children
         self._servers: dict[str, Server] = {}
         self._lock = threading.Lock()
+
+    @contextmanager
+    def alone(self, name: str, engine: Path, output: str) -> Iterator[Client]:
+        """A server of its own that runs beside other work, with half of the threads, until the context ends.
+
+        Fewer threads are faster there: every parallel loop waits for its slowest thread, and with other work on all
+        processors one of them is always late.
+        """
+        server = Server.start(
+            engine,
+            name=name,
+            scratch=self._places.scratch,
+            threads=max(1, self._threads // 2),
+            children=self._children,
+        )
+        try:
+            server.wait_ready()
+            with Client(server, output) as client:
+                yield client
+        finally:
+            server.stop()
 
     def start(self, name: str, engine: Path) -> None:
         """Start one of them now (`engine` or `baseline`), to be ready later; a second call changes nothing."""

@@ -83,7 +83,7 @@ class Reference:
         """File: answers.npy. Raises DeterministicError when the model itself gives NaN."""
         import numpy as np
 
-        with self.servers.baseline(self.output) as client:
+        with self.servers.alone("reference", self.baseline.folder, self.output) as client:
             answers = client.ask_all(texts_in(self.rows), batch=_BATCH)
         check_finite(answers.vectors, who="the baseline")
         np.save(into / ANSWERS, answers.vectors, allow_pickle=False)
