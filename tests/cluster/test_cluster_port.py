@@ -246,6 +246,13 @@ async def test_environment_merges_by_name(place: Place) -> None:
     assert {item["name"]: item["value"] for item in container["env"]} == {"A": "9", "C": "3"}
 
 
+async def test_empty_list_may_fill_and_empty_again(place: Place) -> None:
+    for env in ({}, {"A": "1"}, {}, {"B": "2"}):
+        applied = await place.cluster.apply(place.deployment("d", env=env))
+        (container,) = applied["spec"]["template"]["spec"]["containers"]
+        assert {item["name"]: item["value"] for item in container.get("env") or []} == env
+
+
 async def test_whole_container_goes_when_its_owner_drops_it(place: Place) -> None:
     two = place.deployment("d")
     two["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "two"})

@@ -80,7 +80,7 @@ def environment(
             if value is not None:
                 found[name] = value
         else:
-            found[name] = expanded(mounts.rewritten(str(entry.get("value", ""))), found)
+            found[name] = expanded(mounts.rewritten(str(entry.get("value", ""))), found | given)
     return found | given
 
 

@@ -33,10 +33,12 @@ def apply_to(live: Object, manifest: Object, *, manager: str, force: bool) -> Ob
         if name not in ("apiVersion", "kind", "status"):
             merged[name] = _merged(str(manifest["kind"]), (f"f:{name}",), merged.get(name), value)
     kept_by_others = set().union(*ownership.values()) if ownership else set()
+    kept = stated.keys() | kept_by_others
     # Whole list items first: without its key an item could not be found any more.
-    for path in sorted(mine - stated.keys() - kept_by_others, key=lambda path: (path[-1] != ITEM, len(path))):
-        if path[-1] != ITEM or not _owned_below(path[:-1], kept_by_others):
-            _remove(merged, path, keep=stated.keys() | kept_by_others)
+    for path in sorted(mine - kept, key=lambda path: (path[-1] != ITEM, len(path))):
+        # What was empty or atomic may have parts now; they are somebody's.
+        if not _owned_below(path[:-1] if path[-1] == ITEM else path, kept):
+            _remove(merged, path, keep=kept)
     ownership[owner] = set(stated)
     record(merged, ownership)
     return merged
