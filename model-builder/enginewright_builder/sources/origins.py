@@ -14,6 +14,7 @@ from enginewright_api.identity import digest_of
 from enginewright_api.source import ObjectStoreSource, PackageSource, PersistentVolumeClaimSource, Source
 from enginewright_builder.digests import file_digest
 from enginewright_builder.places import Places
+from enginewright_builder.sources.address import check_bucket
 from enginewright_builder.sources.checkpoint import check_source_names, kept
 from enginewright_builder.sources.hub import HubOrigin
 from enginewright_store import open_store
@@ -192,6 +193,7 @@ def _in_store(source: ObjectStoreSource) -> Origin:
         raise DeterministicError(
             "ArchiveNotAccepted", f"source.objectStore.uri: {source.uri} is an archive; give the unpacked folder"
         )
+    check_bucket(parts.netloc, where="source.objectStore.uri")
     if parts.scheme == "file":
         return FolderOrigin(Path(parts.path), f"source.objectStore.uri {source.uri}")
     if parts.scheme != "s3":
