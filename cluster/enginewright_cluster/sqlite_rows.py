@@ -75,7 +75,8 @@ def transaction(connection: sqlite3.Connection, *, write: bool) -> Iterator[Sqli
     try:
         yield SqliteRows(connection)
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite itself has rolled back after a full disk
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 
