@@ -40,7 +40,11 @@ def open_file(path: Path) -> sqlite3.Connection:
     with translated(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            # Only ever to create it: closing any descriptor of the file drops all POSIX locks that this process holds
+            # on it, those of its other connections too, and then another process damages the file.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            pass
         except OSError as error:
             raise UnavailableError("Unavailable", f"{path}: cannot be opened: {error.strerror}") from error
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
