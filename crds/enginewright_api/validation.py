@@ -57,9 +57,12 @@ def problems(manifest: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
 
 
 def with_defaults(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with the schema's defaults in `spec` filled in, as the API server does."""
-    schema = _schema(str(manifest["kind"]))
-    return dict(manifest) | {"spec": _filled(schema["properties"]["spec"], manifest.get("spec", {}))}
+    """A copy with the schema's defaults filled in, in `spec` and where it is there in `status`, as the server does."""
+    properties = _schema(str(manifest["kind"]))["properties"]
+    filled = dict(manifest) | {"spec": _filled(properties["spec"], manifest.get("spec", {}))}
+    if "status" in manifest:
+        filled["status"] = _filled(properties["status"], manifest["status"])
+    return filled
 
 
 @lru_cache
