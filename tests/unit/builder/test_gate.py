@@ -1,0 +1,198 @@
+"""The gate: bounds that hold, verdicts that follow from them, sanity that no metric hides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from enginewright_api.errors import DeterministicError
+from enginewright_api.evidence import EvidenceRequest, QualityEvidence, Verdict, judge
+from enginewright_builder.datasets import Row
+from enginewright_builder.gate.bounds import (
+    CONFIDENCES,
+    binary_bounds,
+    bound_at,
+    mean_bounds,
+    rounded_up,
+    statistic_bounds,
+)
+from enginewright_builder.gate.quality import compare, cosines, macro_f1
+from enginewright_builder.gate.sanity import check_equal, check_finite
+
+
+def request(metric: str = "CosineSimilarity", max_drop: float = 0.01, confidence: float = 0.95) -> EvidenceRequest:
+    return EvidenceRequest.model_validate(
+        {
+            "dataset": {"builtin": {"name": "news-en"}},
+            "metric": metric,
+            "maxDrop": max_drop,
+            "confidence": confidence,
+            "samples": 512,
+        }
+    )
+
+
+def noisy(rows: int, noise: float, seed: int = 1) -> tuple[Any, Any]:
+    """Baseline vectors and an engine's that are off by some noise."""
+    generator = np.random.default_rng(seed)
+    baseline = generator.normal(size=(rows, 32)).astype(np.float32)
+    return baseline, (baseline + noise * generator.normal(size=baseline.shape)).astype(np.float32)
+
+
+def judged(baseline: Any, engine: Any, given: EvidenceRequest | None = None, rows: int = 0) -> QualityEvidence:
+    texts = [Row(str(number)) for number in range(rows or len(baseline))]
+    return compare(engine, baseline, texts, labels=[], request=given or request(), dataset="test")
+
+
+def test_mean_bounds_agree_with_scipys_bootstrap() -> None:
+    drops = np.random.default_rng(3).gamma(0.7, 0.01, 300)
+    ours = mean_bounds(drops)
+    for confidence in (0.8, 0.95, 0.99):
+        theirs = stats.bootstrap(
+            (drops,), np.mean, confidence_level=confidence, alternative="less", n_resamples=4999, method="BCa", rng=5
+        )
+        assert bound_at(ours, confidence) == pytest.approx(theirs.confidence_interval.high, rel=0.03)
+
+
+def test_the_bound_holds_as_often_as_it_says() -> None:
+    """95 % bounds of a skewed drop lie above the true mean in about 95 of 100 samples."""
+    generator = np.random.default_rng(7)
+    true_mean = 0.5 * 0.01
+    held = sum(bound_at(mean_bounds(generator.gamma(0.5, 0.01, 200)), 0.95) >= true_mean for _ in range(200))
+    assert 0.90 <= held / 200 <= 0.99
+
+
+@given(st.lists(st.floats(0, 2), min_size=2, max_size=60))
+def test_bounds_rise_with_confidence_and_stay_within_what_was_seen(drops: list[float]) -> None:
+    bounds = mean_bounds(np.array(drops))
+    assert len(bounds) == len(CONFIDENCES)
+    assert bounds == sorted(bounds)
+    assert min(drops) - 1e-9 <= bounds[0] <= bounds[-1] <= max(drops) + 1e-9
+    assert all(up >= bound for up, bound in zip(rounded_up(bounds), bounds, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "lost", "won", "low", "high"),
+    [
+        (512, 0, 0, 0.0, 0.0085),
+        (40, 0, 0, 0.05, 0.12),
+        (512, 10, 10, 0.0, 0.03),
+        (512, 51, 0, 0.10, 0.14),
+    ],
+)
+def test_bounds_of_right_and_wrong_answers(rows: int, lost: int, won: int, low: float, high: float) -> None:
+    baseline, engine = np.ones(rows, bool), np.ones(rows, bool)
+    engine[:lost] = False
+    baseline[lost : lost + won] = False
+    assert low <= bound_at(binary_bounds(baseline, engine), 0.95) <= high
+
+
+def test_the_binary_bound_is_the_exact_binomial_one_when_nothing_was_won() -> None:
+    baseline, engine = np.ones(100, bool), np.ones(100, bool)
+    engine[:4] = False
+    exact = stats.binomtest(4, 100).proportion_ci(0.95, method="exact").high
+    assert bound_at(binary_bounds(baseline, engine), 0.95) == pytest.approx(exact)
+
+
+@pytest.mark.parametrize(
+    ("noise", "rows", "verdict"),
+    [
+        (0.01, 200, Verdict.PASSED),
+        (0.5, 200, Verdict.FAILED),
+        (0.137, 8, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_verdicts_of_embeddings(noise: float, rows: int, verdict: Verdict) -> None:
+    baseline, engine = noisy(rows, noise, seed=4)
+    found = judged(baseline, engine)
+    assert found.verdict is verdict, (found.drop, found.drop_upper_bound)
+    assert found.minimum is not None
+    assert found.minimum <= found.optimized <= found.baseline == 1.0
+    assert found.samples == rows
+
+
+@given(st.floats(0.0, 0.3), st.integers(50, 99), st.floats(0.0, 0.1))
+def test_stored_evidence_is_judged_as_it_would_be_measured(noise: float, percent: int, max_drop: float) -> None:
+    """Another budget or confidence needs no second measurement."""
+    baseline, engine = noisy(40, noise)
+    confidence = percent / 100
+    measured = judged(baseline, engine, request(max_drop=max_drop, confidence=confidence))
+    stored = judged(baseline, engine)
+    assert judge(stored, max_drop=max_drop, confidence=confidence) is measured.verdict
+
+
+def test_accuracy_is_judged_on_labels_by_name_or_number() -> None:
+    rows = [Row("x", label="good"), Row("x", label="0"), Row("x", label="bad"), Row("x", label="bad")]
+    labels = ["good", "bad"]
+    baseline = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    engine = np.array([[1, 0], [1, 0], [0, 1], [1, 0]], np.float32)
+    found = compare(engine, baseline, rows, labels=labels, request=request("Accuracy"), dataset="t")
+    assert (found.baseline, found.optimized, found.drop) == (1.0, 0.75, 0.25)
+    assert found.verdict is Verdict.FAILED
+    same = compare(baseline, baseline, rows, labels=labels, request=request("Accuracy"), dataset="t")
+    assert same.verdict is Verdict.INCONCLUSIVE, "four rows prove nothing"
+    with pytest.raises(DeterministicError, match="ugly"):
+        compare(engine, baseline, [Row("x", label="ugly")] * 4, labels=labels, request=request("F1"), dataset="t")
+
+
+def test_f1_is_the_mean_over_classes() -> None:
+    assert macro_f1(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0])) == pytest.approx((4 / 5 + 2 / 3) / 2)
+
+
+def test_spearman_is_measured_on_pairs() -> None:
+    generator = np.random.default_rng(2)
+    left = generator.normal(size=(60, 16))
+    closeness = np.linspace(0.05, 3.0, 60)
+    right = left + closeness[:, None] * generator.normal(size=left.shape)
+    rows = [Row(str(i), text_pair=str(i), score=float(-closeness[i])) for i in range(60)]
+    baseline = np.concatenate([left, right]).astype(np.float32)
+    given = request("SpearmanCorrelation", max_drop=0.05)
+    found = compare(baseline, baseline, rows, labels=[], request=given, dataset="t")
+    expected = stats.spearmanr(cosines(baseline[:60], baseline[60:]), -closeness).statistic
+    assert found.baseline == pytest.approx(expected, abs=1e-6)
+    assert (found.drop, found.verdict) == (0.0, Verdict.PASSED)
+    ruined = baseline.copy()
+    ruined[60:] = ruined[60:][::-1]
+    assert compare(ruined, baseline, rows, labels=[], request=given, dataset="t").verdict is Verdict.FAILED
+    with pytest.raises(DeterministicError, match="textPair and score"):
+        compare(baseline, baseline, [Row("x")] * 60, labels=[], request=given, dataset="t")
+
+
+def test_bounds_of_any_statistic_are_wider_than_nothing() -> None:
+    values = np.random.default_rng(0).normal(0.1, 0.2, 80)
+    bounds = statistic_bounds(lambda rows: float(values[rows].mean()), 80)
+    assert bounds[0] < bounds[-1]
+    assert bound_at(bounds, 0.95) == pytest.approx(bound_at(mean_bounds(values), 0.95), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("poison", "reason"),
+    [(np.nan, "NotFinite"), (np.inf, "NotFinite"), (None, "ConstantOutput")],
+)
+def test_sanity(poison: float | None, reason: str) -> None:
+    vectors, _ = noisy(10, 0.0)
+    check_finite(vectors, who="the engine")
+    if poison is None:
+        vectors[:] = vectors[0]
+    else:
+        vectors[3, 5] = poison
+    with pytest.raises(DeterministicError) as caught:
+        check_finite(vectors, who="the engine")
+    assert caught.value.reason == reason
+    assert "the engine" in caught.value.message
+
+
+def test_an_unquantised_engine_must_equal_eager() -> None:
+    baseline, _ = noisy(10, 0.0)
+    assert check_equal(baseline + np.float32(5e-5), baseline) < 1e-4
+    with pytest.raises(DeterministicError, match="differs from eager"):
+        check_equal(baseline + np.float32(2e-4), baseline)
+
+
+def test_a_zero_vector_resembles_nothing() -> None:
+    assert cosines(np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)).tolist() == [0.0]
