@@ -49,18 +49,12 @@ def _operation(spec: OptimizedModelSpec) -> list[Unavailable]:
 
 def _credentials(spec: OptimizedModelSpec) -> list[Unavailable]:
     found: list[Unavailable] = []
-    source = spec.source
-    if source.hugging_face is not None and source.hugging_face.token_secret_ref is not None:
-        found.append(("source.huggingFace.tokenSecretRef", "gated repositories are not available yet; copy the files"))
-    if source.object_store is not None and source.object_store.secret_ref is not None:
+    source = spec.source.object_store
+    if source is not None and source.secret_ref is not None:
         found.append(("source.objectStore.secretRef", _ONE_STORE))
-    if source.persistent_volume_claim is not None:
-        found.append(("source.persistentVolumeClaim", "sources on volumes are not available yet; use objectStore"))
     for where, dataset in _datasets(spec):
         if dataset.object_store is not None and dataset.object_store.secret_ref is not None:
             found.append((f"{where}.objectStore.secretRef", _ONE_STORE))
-        if dataset.persistent_volume_claim is not None:
-            found.append((f"{where}.persistentVolumeClaim", "data on volumes is not available yet; use a ConfigMap"))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import random
 from collections.abc import Awaitable, Callable
@@ -106,10 +107,10 @@ class Queue:
             if isinstance(wait, Key):
                 return wait
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                continue
+            # Not asyncio.wait_for: before Python 3.12 it can swallow a cancellation that comes with the event.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
 
     def _pop_due(self) -> Key | float | None:
         """A key that may be visited now, or seconds until the next one is due (None: nothing waits)."""

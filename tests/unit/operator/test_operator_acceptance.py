@@ -26,22 +26,8 @@ NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
     ({"rollout": {"strategy": "Canary", "canary": {"steps": [{"weight": 5, "seconds": 60}]}}}, "rollout.canary"),
     ({"rollout": {"maxSurge": 0}}, "rollout.maxSurge"),
     ({"scaling": {"minReplicas": 0}}, "scaling.minReplicas"),
-    (
-        {
-            "source": {
-                "huggingFace": {
-                    "repository": "a/b",
-                    "revision": "0" * 40,
-                    "tokenSecretRef": {"name": "hub", "key": "token"},
-                }
-            }
-        },
-        "source.huggingFace.tokenSecretRef",
-    ),
     ({"source": {"objectStore": {"uri": "s3://b/m", "secretRef": {"name": "s"}}}}, "source.objectStore.secretRef"),
-    ({"source": {"persistentVolumeClaim": {"claimName": "models"}}}, "source.persistentVolumeClaim"),
     ({"source": {"oci": {"reference": "r/m@sha256:" + "0" * 64}}}, "source.oci"),
-    ({"quality": {"dataset": {"persistentVolumeClaim": {"claimName": "d"}}}}, "quality.dataset.persistentVolumeClaim"),
     (
         {"quality": {"dataset": {"objectStore": {"uri": "s3://b/d", "secretRef": {"name": "s"}}}}},
         "quality.dataset.objectStore.secretRef",

@@ -159,3 +159,21 @@ async def test_every_key_is_visited(workers: int) -> None:
     async with running(queue):
         await until_idle(queue)
     assert seen == keys
+
+
+async def test_the_queue_ends_when_it_is_cancelled_in_the_middle_of_work() -> None:
+    """Workers wake each other as they end; none may take that for work and go on."""
+
+    async def handle(key: Key) -> float:
+        await asyncio.sleep(0)
+        return 0.001
+
+    for number in range(100):
+        queue = Queue(handle, workers=4)
+        for name in ("a", "b", "c"):
+            queue.add(Key("OptimizedModel", "n", name))
+        task = asyncio.create_task(queue.run())
+        await asyncio.sleep(0.0001 * (number % 17))
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=5)
+        assert done, "still working"

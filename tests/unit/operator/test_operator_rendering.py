@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class GoldenYaml(SingleFileSnapshotExtension):
 
     def serialize(self, data: Any, **_: Any) -> str:
         """YAML, keys in the order in which they are rendered."""
-        return yaml.safe_dump(data, sort_keys=False, width=120)
+        return yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False, width=120)
 
 
 @pytest.fixture
@@ -69,8 +70,10 @@ def serving(spec: dict[str, Any], hardware: dict[str, Any], **changes: Any) -> d
     return deployment(found, draft.spec, engine, AcceleratorClass.of(hardware), replicas=2)
 
 
-def building(hardware: dict[str, Any], **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Job and recipe of a build whose rows lie in ConfigMaps."""
+def building(
+    hardware: dict[str, Any], inputs: dict[str, Any] | None = None, **changes: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Job and recipe of a build whose rows lie in ConfigMaps, unless `inputs` says otherwise."""
     given: OperatorSettings = settings(**changes)
     rows = {"configMap": {"name": "rows"}}
     spec = {
@@ -79,6 +82,7 @@ def building(hardware: dict[str, Any], **changes: Any) -> tuple[dict[str, Any], 
         },
         "quality": {"dataset": rows},
         "hardware": {"acceleratorClasses": [hardware["metadata"]["name"]]},
+        **(inputs or {}),
     }
     found = snapshot(spec, classes=(hardware,), operator_settings=given)
     draft = drafted(found, acceptance)
@@ -114,6 +118,26 @@ def test_job_and_recipe(golden: SnapshotAssertion) -> None:
 
 def test_job_on_a_gpu_from_a_bucket(golden: SnapshotAssertion) -> None:
     assert building(gpu_class(), store=BUCKET)[0] == golden
+
+
+def test_inputs_of_a_build_are_mounted_where_the_builder_looks() -> None:
+    hub = {"repository": "a/b", "revision": "0" * 40, "tokenSecretRef": {"name": "hub", "key": "token"}}
+    inputs = {
+        "source": {"huggingFace": hub},
+        "quality": {"dataset": {"persistentVolumeClaim": {"claimName": "rows", "path": "a.jsonl"}}},
+    }
+    job, _ = building(accelerator_class(), inputs)
+    pod = job["spec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes[mounts["/tokens/hub"]["name"]]["secret"]["secretName"] == "hub"
+    claim = volumes[mounts["/volumes/rows"]["name"]]["persistentVolumeClaim"]
+    assert claim == {"claimName": "rows", "readOnly": True}
+    variables = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}
+    assert (variables["TOKENS_DIR"], variables["VOLUMES_DIR"]) == ("/tokens", "/volumes")
+    source = {"source": {"persistentVolumeClaim": {"claimName": "models", "path": "minilm"}}}
+    pod = building(accelerator_class(), source)[0]["spec"]["template"]["spec"]
+    assert "/volumes/models" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
 
 
 def test_service_and_batching(golden: SnapshotAssertion) -> None:

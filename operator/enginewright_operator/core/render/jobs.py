@@ -18,6 +18,7 @@ from .pods import (
     CONTAINER_SECURITY,
     TERMINATION_VARIABLE,
     Volumes,
+    claim_files,
     config_map_files,
     devices,
     empty_folder,
@@ -32,6 +33,8 @@ from .pods import (
 RECIPE_FOLDER = "/etc/enginewright/recipe"
 SIGNING_FOLDER = "/etc/enginewright/signing"
 DATASETS_FOLDER = "/datasets"
+VOLUMES_FOLDER = "/volumes"
+TOKENS_FOLDER = "/tokens"
 WORK_FOLDER = "/work"
 
 
@@ -105,7 +108,7 @@ def _pod(
         + empty_folder("work", WORK_FOLDER)
         + empty_folder("tmp", "/tmp")  # noqa: S108 - the container's own
         + store_volumes(settings.store, read_only=False)
-        + _dataset_volumes(build, request)
+        + _input_volumes(build, request)
     )
     extended, claims = devices(snapshot.accelerator, 1)
     mebibytes = round(memory_gib * 1024)
@@ -125,6 +128,8 @@ def _pod(
             variable("WORK_DIR", WORK_FOLDER),
             variable("HOME", WORK_FOLDER),
             variable("DATASETS_DIR", DATASETS_FOLDER),
+            variable("VOLUMES_DIR", VOLUMES_FOLDER),
+            variable("TOKENS_DIR", TOKENS_FOLDER),
             *store_environment(settings.store),
             TERMINATION_VARIABLE,
         ],
@@ -143,16 +148,25 @@ def _pod(
     )
 
 
-def _dataset_volumes(build: EngineBuild, request: EvidenceRequest) -> Volumes:
-    """ConfigMaps that data sets name, each in a folder of its own below $DATASETS_DIR."""
-    quantization, distillation = build.spec.recipe.quantization, build.spec.recipe.distillation
-    datasets: list[Dataset | None] = [
+def _input_volumes(build: EngineBuild, request: EvidenceRequest) -> Volumes:
+    """What recipe and evidence read: $DATASETS_DIR/<ConfigMap>, $VOLUMES_DIR/<claim>, $TOKENS_DIR/<Secret>."""
+    recipe = build.spec.recipe
+    quantization, distillation = recipe.quantization, recipe.distillation
+    candidates: list[Dataset | None] = [
         request.dataset,
         quantization.calibration.dataset if quantization is not None else None,
         distillation.dataset if distillation is not None else None,
     ]
-    names = sorted({item.config_map.name for item in datasets if item is not None and item.config_map is not None})
+    datasets = [dataset for dataset in candidates if dataset is not None]
+    config_maps = {item.config_map.name for item in datasets if item.config_map is not None}
+    on_volumes = [recipe.source.persistent_volume_claim, *(item.persistent_volume_claim for item in datasets)]
+    claims = {item.claim_name for item in on_volumes if item is not None}
+    hub = recipe.source.hugging_face
     found = Volumes()
-    for number, name in enumerate(names):
+    for number, name in enumerate(sorted(config_maps)):
         found += config_map_files(f"dataset-{number}", name, f"{DATASETS_FOLDER}/{name}")
+    for number, name in enumerate(sorted(claims)):
+        found += claim_files(f"volume-{number}", name, f"{VOLUMES_FOLDER}/{name}")
+    if hub is not None and hub.token_secret_ref is not None:
+        found += secret_files("token", hub.token_secret_ref.name, f"{TOKENS_FOLDER}/{hub.token_secret_ref.name}")
     return found

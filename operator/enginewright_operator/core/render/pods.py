@@ -46,6 +46,12 @@ def secret_files(name: str, secret: str, path: str) -> Volumes:
     return Volumes([volume], [{"name": name, "mountPath": path, "readOnly": True}])
 
 
+def claim_files(name: str, claim: str, path: str) -> Volumes:
+    """A PersistentVolumeClaim that is only read."""
+    volume = {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+    return Volumes([volume], [{"name": name, "mountPath": path, "readOnly": True}])
+
+
 def config_map_files(name: str, config_map: str, path: str) -> Volumes:
     """A ConfigMap as files."""
     volume = {"name": name, "configMap": {"name": config_map}}
