@@ -62,13 +62,14 @@ class KubernetesCluster:
         query = {"fieldManager": field_manager, "force": "true" if force else "false"}
         # Some built-in kinds would take a status on creation.
         body = {key: value for key, value in manifest.items() if key != "status"}
-        return await self._object(
-            _target("apply", ref_of(manifest)), "PATCH", query=query, body=body, content_type=_APPLY
-        )
+        target, uid = _target("apply", ref_of(manifest)), manifest["metadata"].get("uid")
+        return await self._object(target, "PATCH", query=query, body=body, content_type=_APPLY, uid=uid)
 
     async def create(self, manifest: Object) -> Object:
         """See `Cluster.create`."""
-        ref = ref_of(manifest)
+        metadata = manifest.get("metadata", {})
+        # The server completes metadata.generateName; the address only needs the namespace.
+        ref = ref_of({**manifest, "metadata": {"name": metadata.get("generateName"), **metadata}})
         target = Target("create", ref.kind, ref.namespace)
         return await self._object(target, "POST", query={"fieldManager": "enginewright"}, body=manifest)
 

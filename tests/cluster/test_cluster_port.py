@@ -76,6 +76,16 @@ class Place:
         }
 
 
+@pytest.fixture(scope="module")
+def kube_with_crds(kube_api: Any) -> Any:
+    kube_api.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(definitions()))
+    kube_api.kubectl(
+        "wait", "--for=condition=Established", "--timeout=60s",
+        *(f"crd/{definition['metadata']['name']}" for definition in definitions()),
+    )  # fmt: skip
+    return kube_api
+
+
 @pytest.fixture(params=["fake", "local", "kubernetes"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     if request.param == "fake":
@@ -89,12 +99,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     else:
         from enginewright_cluster.kubernetes import KubernetesCluster
 
-        kube = request.getfixturevalue("kube_api")
-        kube.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(definitions()))
-        kube.kubectl(
-            "wait", "--for=condition=Established", "--timeout=60s",
-            *(f"crd/{definition['metadata']['name']}" for definition in definitions()),
-        )  # fmt: skip
+        kube = request.getfixturevalue("kube_with_crds")
         namespace = f"port-{uuid.uuid4().hex[:8]}"
         kube.kubectl("create", "namespace", namespace)
         real = await KubernetesCluster.from_kubeconfig(kube.kubeconfig)
@@ -285,7 +290,7 @@ async def test_defaults_are_filled_in(place: Place) -> None:
     created = await place.cluster.apply(place.model("m"))
     assert created["spec"]["replicas"] == 1
     assert created["spec"]["engine"]["backend"] == "Auto"
-    assert created["status"] == {"observedGeneration": -1}
+    assert created["status"] == {"observedGeneration": -1, "replicas": 0, "selector": ""}
 
 
 @pytest.mark.parametrize("wrong", WRONG[::8], ids=lambda wrong: wrong.id)
@@ -328,20 +333,20 @@ async def test_generation_counts_spec_changes_only(place: Place) -> None:
 async def test_status_and_spec_are_written_apart(place: Place) -> None:
     ref = place.ref(OPTIMIZED_MODEL, "m")
     await place.cluster.apply(place.model("m") | {"status": {"replicas": 7}})
-    assert "replicas" not in (await place.cluster.get(ref))["status"]
+    assert (await place.cluster.get(ref))["status"]["replicas"] == 0
     await place.cluster.patch_status(ref, {"observedGeneration": 1, "replicas": 2})
     await place.cluster.patch(ref, {"spec": {"replicas": 3}, "status": {"replicas": 9}})
     applied = await place.cluster.apply(place.model("m", replicas=4) | {"status": {"replicas": 7}})
-    assert applied["status"] == {"observedGeneration": 1, "replicas": 2}
+    assert applied["status"] == {"observedGeneration": 1, "replicas": 2, "selector": ""}
     assert applied["spec"]["replicas"] == 4
 
 
 async def test_status_merges_and_null_removes(place: Place) -> None:
     ref = place.ref(OPTIMIZED_MODEL, "m")
     await place.cluster.apply(place.model("m"))
-    await place.cluster.patch_status(ref, {"replicas": 2, "selector": "a=b"})
-    patched = await place.cluster.patch_status(ref, {"selector": None, "observedGeneration": 1})
-    assert patched["status"] == {"replicas": 2, "observedGeneration": 1}
+    await place.cluster.patch_status(ref, {"replicas": 2, "selector": "a=b", "endpoints": {"http": "here"}})
+    patched = await place.cluster.patch_status(ref, {"endpoints": None, "selector": None, "observedGeneration": 1})
+    assert patched["status"] == {"replicas": 2, "observedGeneration": 1, "selector": ""}
 
 
 async def test_same_status_again_writes_nothing(place: Place) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..log_files import log_path
 from ..port import Object
-from .environment import Mounts, Source, arguments, environment
+from .environment import Mounts, Source, arguments, check_supported, environment
 from .host import Host
 from .memory import tree_bytes
 from .pod_status import ContainerRecord
@@ -71,6 +71,7 @@ class Container:
 
     async def run(self, setting: Setting, *, probed: bool) -> int:
         """From start to end. Raises InvalidError (what cannot be resolved), DeterministicError (cannot be started)."""
+        check_supported(self.spec, init=not probed)
         mounts = mounts_of(self.spec, setting.folders)
         message = setting.folder / f"{self.record.name}.message"
         self._variables = self._environment(setting, mounts, message)

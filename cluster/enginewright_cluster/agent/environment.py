@@ -95,6 +95,20 @@ def arguments(container: Mapping[str, Any], variables: Mapping[str, str], mounts
     return [expanded(mounts.rewritten(str(word)), variables) for word in command]
 
 
+def check_supported(container: Mapping[str, Any], *, init: bool) -> None:
+    """InvalidError for what a local node would otherwise leave undone in silence."""
+    lifecycle = container.get("lifecycle") or {}
+    hook = lifecycle.get("preStop") or {}
+    refused = {
+        "restartPolicy of an init container": init and container.get("restartPolicy") is not None,
+        "lifecycle.postStart": "postStart" in lifecycle,
+        "lifecycle.preStop other than sleep and exec": bool(hook) and not {"sleep", "exec"} & hook.keys(),
+    }
+    for what, present in refused.items():
+        if present:
+            raise _missing(f"container {container['name']}: {what} is not supported on a local node")
+
+
 def _imported(entry: Mapping[str, Any], source: Source) -> dict[str, str]:
     kind, key = ("ConfigMap", "configMapRef") if "configMapRef" in entry else ("Secret", "secretRef")
     values = source(kind, entry[key]["name"])

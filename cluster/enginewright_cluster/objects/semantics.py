@@ -117,10 +117,8 @@ class Objects:
             raise NotFoundError("NotFound", f"{ref.kind.kind} has no status subresource")
         live = self._checked(ref, uid)
         patched = live | {"status": merge_patch(live.get("status"), status)}
-        if patched == live:
-            return live
-        self._admitted(patched, live)
-        return self._rows.write(normal(ref), patched)
+        patched = self._admitted(patched, live)
+        return self._rows.write(normal(ref), patched) if patched != live else live
 
     def scale(self, ref: Ref, replicas: int, *, manager: str) -> None:
         """spec.replicas alone."""
@@ -151,14 +149,14 @@ class Objects:
 
     def _insert(self, ref: Ref, item: Object) -> Object:
         checked_name(ref)
+        if ref.kind in OUR_KINDS:
+            item["status"] = {"observedGeneration": -1}  # the schema's default: a fresh object is not finished
         item = self._admitted(item, None)
         metadata = item["metadata"]
         metadata["uid"] = self._new_uid()
         metadata["creationTimestamp"] = timestamp(self._now())
         if ref.kind in WITH_GENERATION:
             metadata["generation"] = 1
-        if ref.kind in OUR_KINDS:
-            item["status"] = {"observedGeneration": -1}
         written = self._rows.write(ref, item)
         self._collect([written])
         return written

@@ -222,8 +222,10 @@ async def test_console_scripts_beside_the_interpreter_come_first(machine: Machin
         (python("pass", resources={"limits": {"nvidia.com/gpu": "1"}}), "FailedScheduling", "nvidia.com/gpu"),
         (python("pass", resources={"limits": {"memory": "lots"}}), "Invalid", "lots"),
         (python("pass", readinessProbe={"grpc": {"port": 1}}), "CreateContainerConfigError", "probe"),
+        (python("pass", lifecycle={"postStart": {}}), "CreateContainerConfigError", "postStart"),
+        (python("pass", lifecycle={"preStop": {"httpGet": {}}}), "CreateContainerConfigError", "preStop"),
     ],
-    ids=["no command", "missing secret", "missing volume", "device", "quantity", "probe"],
+    ids=["no command", "missing secret", "missing volume", "device", "quantity", "probe", "postStart", "preStop"],
 )
 async def test_what_cannot_start_waits_with_the_reason(
     machine: Machine, container: dict, reason: str, words: str
