@@ -116,7 +116,8 @@ def get(
         return
     items = found if isinstance(found, list) else [found]
     if not items:
-        errors.print(f"no {kind.plural} in namespace {namespace}" if kind.namespaced else f"no {kind.plural}")
+        where = f" in namespace {namespace}" if kind.namespaced and not all_namespaces else ""
+        errors.print(f"no {kind.plural}{where}")
         return
     columns = ["NAMESPACE"] if all_namespaces and kind.namespaced else []
     rows = []

@@ -20,6 +20,9 @@ _PIPE_WIDTH = 4096
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+for stream in (console, errors):
+    if not stream.is_terminal:
+        stream.width = 160  # a log or a pipe has no width of its own; 80 would break every sentence
 
 
 class Format(StrEnum):

@@ -54,7 +54,7 @@ def database(state: StateDirectory) -> Path:
 async def run(state: StateDirectory, options: Options, *, announce: Callable[[str], None]) -> None:
     """Run until SIGTERM or SIGINT. Whatever ran before a crash is started again from the objects."""
     from enginewright_cli.local.daemon import holding_lock
-    from enginewright_cluster.agent import Agent
+    from enginewright_cluster.agent.agent import Agent
 
     with holding_lock(state, options):
         ensure_keys(state)
@@ -64,7 +64,7 @@ async def run(state: StateDirectory, options: Options, *, announce: Callable[[st
             announce(
                 f"control plane: state in {state.root}, gateway at http://127.0.0.1:{options.http_port}; stop with ^C"
             )
-            agent = asyncio.create_task(Agent(cluster, state.root).run())
+            agent = asyncio.create_task(Agent(cluster).run())
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
