@@ -127,9 +127,7 @@ class Build:
         return kept.first(calibration.samples), leaked
 
     def _reference(self, baseline: Output, description: EngineDescription, rows: Drawn) -> Output:
-        answered = self.cache.run(
-            Reference(baseline, rows, description.output, self.servers, self.request.toolchain.digest)
-        )
+        answered = self.cache.run(Reference(baseline, rows, description, self.servers, self.request.toolchain.digest))
         # The server of the benchmark, with all threads; it loads while the toolchain finishes.
         self.servers.start("baseline", baseline.folder)
         return answered
@@ -159,7 +157,7 @@ class Build:
 
         quantization = self.request.recipe.quantization
         quantized = quantization is not None and quantization.format is not Format.NONE
-        verified = self.cache.run(Verify(engine, answered, rows, description.output, quantized, self.servers))
+        verified = self.cache.run(Verify(engine, answered, rows, description, quantized, self.servers))
         return compare(
             np.load(verified.folder / ANSWERS, allow_pickle=False),
             np.load(answered.folder / ANSWERS, allow_pickle=False),

@@ -62,7 +62,7 @@ class Reference:
 
     baseline: Output
     rows: Drawn
-    output: str
+    description: EngineDescription
     servers: Pair
     toolchain_digest: str
     name: str = "reference"
@@ -83,8 +83,8 @@ class Reference:
         """File: answers.npy. Raises DeterministicError when the model itself gives NaN."""
         import numpy as np
 
-        with self.servers.alone("reference", self.baseline.folder, self.output) as client:
-            answers = client.ask_all(texts_in(self.rows), batch=_BATCH)
+        with self.servers.alone("reference", self.baseline.folder, self.description.output) as client:
+            answers = client.ask_all(texts_in(self.rows), batch=_batch(self.description))
         check_finite(answers.vectors, who="the baseline")
         np.save(into / ANSWERS, answers.vectors, allow_pickle=False)
         return {"message": f"{len(self.rows.rows)} rows of {self.rows.name}"}
@@ -97,7 +97,7 @@ class Verify:
     engine: Output
     reference: Output
     rows: Drawn
-    output: str
+    description: EngineDescription
     quantized: bool
     servers: Pair
     name: str = "verify"
@@ -111,8 +111,8 @@ class Verify:
         """File: answers.npy. Result: maxError against eager. Raises NotFinite, ConstantOutput, NumericalMismatch."""
         import numpy as np
 
-        with self.servers.engine(self.output) as client:
-            answers = client.ask_all(texts_in(self.rows), batch=_BATCH)
+        with self.servers.engine(self.description.output) as client:
+            answers = client.ask_all(texts_in(self.rows), batch=_batch(self.description))
         check_finite(answers.vectors, who="the engine")
         baseline = np.load(self.reference.folder / ANSWERS, allow_pickle=False)
         result: dict[str, Any] = {"message": f"{len(self.rows.rows)} rows of {self.rows.name} through the server"}
@@ -172,6 +172,10 @@ class Benchmark:
             peak_memory_bytes=peak,
         )
         return {"evidence": evidence.wire(), "message": f"{evidence.speedup:.2f} × the baseline"}
+
+
+def _batch(description: EngineDescription) -> int:
+    return min(_BATCH, description.limits.max_batch_size)
 
 
 def texts_in(rows: Drawn) -> list[str]:
