@@ -25,7 +25,6 @@ async def _until_steady(world: World, kill_after: int | None) -> int:
 
 async def _story(world: World, kill_after: int | None) -> int:
     await world.apply()
-    await world.apply(engine={"limits": {"maxInputTokens": 128}}, name="other")
     written = await _until_steady(world, kill_after)
     await world.wait_for(30)
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -135,11 +136,16 @@ class World:
 
     async def round(self) -> None:
         """One visit of every key; what fails is tried again in the next round."""
-        for key in await self.keys():
-            try:
-                await self.operator.visit(key)
-            except EnginewrightError:
-                continue
+        keys = await self.keys()
+        if self.real:
+            await asyncio.gather(*(self._visit(key) for key in keys))
+            return
+        for key in keys:
+            await self._visit(key)
+
+    async def _visit(self, key: Key) -> None:
+        with contextlib.suppress(EnginewrightError):
+            await self.operator.visit(key)
 
     async def settle(self, rounds: int = 60) -> None:
         """Rounds of operator, controllers and kubelet until nothing is written any more."""

@@ -58,7 +58,7 @@ def _same_quantity(observed: Any, wanted: Any) -> bool:
 
 def quantity(text: str) -> Decimal | None:
     """Value of a Kubernetes quantity; None when it is none."""
-    number = text.rstrip("mkMGTPi")
+    number = text.rstrip("mkKMGTPi")
     unit = text[len(number) :]
     try:
         return Decimal(number) * _UNITS.get(unit, Decimal(1)) if unit in _UNITS or not unit else None
