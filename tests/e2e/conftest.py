@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,26 @@ def model(platform: Platform) -> Object:
         except CommandFailed:
             tell(platform)
             raise
+    platform.steps.seconds.update(_stages(platform))
     return platform.get("optimizedmodel", MODEL)
+
+
+def _stages(platform: Platform) -> dict[str, float]:
+    """What the way to Ready consisted of, by the clocks of the kubelet."""
+    builder = min(platform.items("pods", component="builder"), key=lambda pod: pod["status"]["startTime"])
+    server = platform.items("pods", component="server", model=MODEL)[0]
+    ended = builder["status"]["containerStatuses"][0]["state"]["terminated"]
+    ready = next(item for item in server["status"]["conditions"] if item["type"] == "Ready")
+    applied = platform.get("optimizedmodel", MODEL)["metadata"]["creationTimestamp"]
+    return {
+        "  of it: builder started (its image pulled)": _between(applied, ended["startedAt"]),
+        "  of it: first build": _between(ended["startedAt"], ended["finishedAt"]),
+        "  of it: server pod until ready": _between(server["status"]["startTime"], ready["lastTransitionTime"]),
+    }
+
+
+def _between(begun: str, ended: str) -> float:
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds()
 
 
 def _script(*command: str) -> str:

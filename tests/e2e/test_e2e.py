@@ -104,7 +104,7 @@ def test_an_upgrade_changes_nothing_that_serves(platform: Platform, model: Objec
 
 def test_scaling_by_hand_adds_a_second_replica(platform: Platform, model: Object) -> None:
     where = f"--namespace={platform.models}"
-    manual = json.dumps({"spec": {"scaling": {"mode": "Manual"}}})
+    manual = json.dumps({"spec": {"scaling": {"mode": "Manual", "objectives": None}}})
     platform.cluster.kubectl("patch", "optimizedmodel", MODEL, where, "--type=merge", f"--patch={manual}")
     with platform.steps.timed("kubectl scale 1 → 2, both ready"):
         platform.cluster.kubectl("scale", f"optimizedmodel/{MODEL}", "--replicas=2", where)
@@ -179,7 +179,7 @@ def test_a_model_for_a_gpu_is_answered_with_what_is_missing(platform: Platform, 
     eventually(refused, 30, "condition Accepted is False")
     found = condition(platform.get("optimizedmodel", "on-gpu"), "Accepted")
     assert found["reason"] == "FeatureNotAvailable"
-    assert "spec." in found["message"]
+    assert found["message"].startswith("engine.backend: backend TensorRT is not available yet")
     platform.cluster.kubectl("delete", "optimizedmodel", "on-gpu", f"--namespace={platform.models}")
 
 
@@ -207,17 +207,26 @@ def test_every_program_had_the_rights_it_needed_and_few_others(platform: Platfor
     assert refused == []
     assert all(used.values()), "each program asked the API server for something"
     unused = {name: sorted(_granted(platform, account) - used[name]) for name, account in accounts.items()}
+    print("granted, not used:", json.dumps(unused, indent=1))  # noqa: T201 - for who tightens the roles
     assert unused["gateway"] == []
-    assert {name for name, _ in unused["operator"]} <= SELDOM["operator"], unused["operator"]
-    assert {name for name, _ in unused["autoscaler"]} <= SELDOM["autoscaler"], unused["autoscaler"]
+    assert set(unused["operator"]) <= SELDOM["operator"]
+    assert set(unused["autoscaler"]) <= SELDOM["autoscaler"]
 
 
 SELDOM = {
-    # Owner references where the admission plug-in asks; failed attempts, retired engines and former batching settings.
-    "operator": {"optimizedmodels/finalizers", "enginebuilds/finalizers", "jobs", "deployments", "configmaps",
-                 "pods/log", "enginebuilds", "services", "events"},
-    # Only written when a decision changes something.
-    "autoscaler": {"optimizedmodels/scale", "events", "optimizedmodels", "endpointslices", "deployments", "pods"},
+    "operator": {
+        # Checked when server-side apply creates an object, but in the log as a patch.
+        ("configmaps", "create"), ("deployments", "create"), ("services", "create"),
+        # Only changed when something else than this story happens: drift, a shared build, a retired engine or attempt.
+        ("configmaps", "delete"), ("configmaps", "patch"), ("deployments", "delete"), ("deployments", "patch"),
+        ("enginebuilds", "delete"), ("enginebuilds", "patch"), ("jobs", "delete"), ("services", "patch"),
+        # Read while a builder runs, if a visit falls into that time.
+        ("pods/log", "get"),
+        # Asked for by an admission plug-in that is off here.
+        ("enginebuilds/finalizers", "update"), ("optimizedmodels/finalizers", "update"),
+    },
+    # One replica is what the traffic of these tests needs.
+    "autoscaler": {("optimizedmodels/scale", "patch")},
 }  # fmt: skip
 
 
