@@ -17,8 +17,8 @@ from .exchange import Exchange
 from .headers import TRACE, deadline, find_model, identify
 from .inbound import ClientLeftError, Inbound, unless_left
 from .routes import Endpoint, ServedModel
-from .service import EndpointFailedError, Gateway, connection_failure
-from .triton_errors import is_caller_fault
+from .service import EndpointFailedError, Fault, Gateway, connection_failure
+from .triton_errors import is_caller_fault, is_engine_gone
 
 HEADER_LENGTH = "inference-header-content-length"
 _REQUEST_HEADERS = ("content-type", "content-length", HEADER_LENGTH, "accept", "accept-encoding", *TRACE)
@@ -170,8 +170,10 @@ class _Relay(Response):
         status = answer.status
         if status in {500, 501, 503} and "content-encoding" not in answer.headers:
             message = _message(body)
+            if is_engine_gone(message):
+                raise EndpointFailedError(message, Fault.ENGINE_GONE)
             if status == 503:
-                raise EndpointFailedError(message, unreachable=False)
+                raise EndpointFailedError(message, Fault.BUSY)
             status = 400 if is_caller_fault(message) else status
             body = kserve_body(message)
         await self._start(answer, status, send, len(body))

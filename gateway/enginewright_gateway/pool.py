@@ -108,6 +108,10 @@ class ModelPool:
         self._rests[endpoint] = _Rest(self._clock() + seconds, seconds)
         asyncio.get_running_loop().call_later(seconds, self._pump)
 
+    def is_suspect(self, endpoint: Endpoint) -> bool:
+        """Whether it could not be reached and has not answered since."""
+        return endpoint in self._rests
+
     def reached(self, endpoint: Endpoint) -> None:
         """It answered: forget earlier failures."""
         self._rests.pop(endpoint, None)

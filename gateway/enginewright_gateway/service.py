@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeVar
 
 import aiohttp
@@ -19,22 +20,35 @@ from .metrics import Metrics
 from .pools import Pools
 from .routes import Endpoint, RouteTable, ServedModel
 from .settings import GatewaySettings
-from .triton_errors import is_queue_full
+from .triton_errors import is_engine_gone, is_queue_full, never_connected
 from .upstream import Metadata, Upstream
 
 T = TypeVar("T")
 
 _ATTEMPTS = 3
-"""A request that ends three servers' connections is more likely the cause than the victim."""
+"""A request that ends three servers is more likely the cause than the victim."""
+
+
+class Fault(Enum):
+    """How an endpoint failed a request."""
+
+    BUSY = "it answers, and refuses for now"
+    NO_CONNECTION = "it could not be reached, so it never had the request"
+    BROKE_OFF = "the connection ended without an answer"
+    ENGINE_GONE = "the server answers, but the process that runs its model has ended"
 
 
 class EndpointFailedError(Exception):
     """The server did not answer and nothing reached the client: another server may be asked."""
 
-    def __init__(self, message: str, *, unreachable: bool) -> None:
+    def __init__(self, message: str, fault: Fault) -> None:
         super().__init__(message)
         self.message = message
-        self.unreachable = unreachable
+        self.fault = fault
+
+    def may_be_caused(self, *, broken_before: bool) -> bool:
+        """Whether the request itself may have ended the server. Not when it found the server so."""
+        return self.fault is Fault.BROKE_OFF or (self.fault is Fault.ENGINE_GONE and not broken_before)
 
 
 @dataclass(slots=True)
@@ -61,27 +75,32 @@ class Gateway:
     ) -> T:
         """Run `send` at the endpoint with the least work; after EndpointFailedError at another, while repeatable.
 
+        A server that was broken before this request came to it is waited for, as one that is not there yet.
         `deadline` is on `clock`. Raises NotNowError when there is no room, no endpoint or no answer.
         """
         pool = self.pools.of(model)
         tried: frozenset[Endpoint] = frozenset()
-        for attempt in range(_ATTEMPTS):
+        patience = self.clock() + self.settings.hold_seconds
+        attempts = 0
+        while True:
             within = None if deadline is None else max(0.0, deadline - self.clock())
             with await pool.acquire(within_seconds=within, tried=tried) as lease:
+                broken_before = pool.is_suspect(lease.endpoint)
                 try:
                     answer = await send(lease.endpoint)
                 except EndpointFailedError as error:
                     failure = error
-                    if error.unreachable:
-                        pool.unreachable(lease.endpoint)
-                    else:
+                    attempts += error.fault is Fault.BUSY or error.may_be_caused(broken_before=broken_before)
+                    if error.fault is Fault.BUSY:
                         tried |= {lease.endpoint}
+                    else:
+                        pool.unreachable(lease.endpoint)
                 else:
                     lease.answered()
                     return answer
             # An endpoint that cannot be reached rests; waiting for it or its successor is as good as another one.
-            elsewhere = failure.unreachable or pool.others(tried)
-            if attempt + 1 == _ATTEMPTS or not repeatable() or not elsewhere:
+            elsewhere = failure.fault is not Fault.BUSY or pool.others(tried)
+            if attempts >= _ATTEMPTS or not repeatable() or not elsewhere or self.clock() >= patience:
                 break
             exchange.retries += 1
         wait = pool.retry_after()
@@ -111,16 +130,27 @@ class Gateway:
             try:
                 return await self.upstream.unary(endpoint, method, message, timeout_seconds=left, metadata=metadata)
             except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    gone = not self.upstream.connected(endpoint)
-                    raise EndpointFailedError(
-                        error.details() or "the server is unavailable", unreachable=gone
-                    ) from error
-                raise
+                fault = self._fault(endpoint, error)
+                if fault is None:
+                    raise
+                raise EndpointFailedError(error.details() or "the server is unavailable", fault) from error
 
         return await self.with_endpoint(model, exchange, send, deadline=deadline)
 
+    def _fault(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> Fault | None:
+        """None for an answer to this request, which another server would give as well."""
+        details = error.details() or ""
+        if is_engine_gone(details):
+            return Fault.ENGINE_GONE
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            return None
+        if never_connected(details):
+            return Fault.NO_CONNECTION
+        return Fault.BUSY if self.upstream.connected(endpoint) else Fault.BROKE_OFF
+
 
 def connection_failure(error: aiohttp.ClientError | OSError | asyncio.TimeoutError) -> EndpointFailedError:
-    """An HTTP connection that broke before the head of the answer."""
-    return EndpointFailedError(f"the connection to its server failed ({type(error).__name__})", unreachable=True)
+    """An HTTP connection that could not be made, or broke before the head of the answer."""
+    unmade = isinstance(error, aiohttp.ClientConnectorError)
+    fault = Fault.NO_CONNECTION if unmade else Fault.BROKE_OFF
+    return EndpointFailedError(f"the connection to its server failed ({type(error).__name__})", fault)

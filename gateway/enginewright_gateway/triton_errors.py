@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 CALLER_FAULTS = (
     "failed to parse the request JSON buffer",
     "Unable to parse '",
@@ -12,6 +14,9 @@ CALLER_FAULTS = (
 """Beginnings of messages that tritonserver sends with 500 or 501 though the request is at fault."""
 
 _QUEUE_FULL = "Exceeds maximum queue size"
+_ENGINE_GONE = re.compile(r"Stub process '[^']*' is not healthy")
+_NEVER_CONNECTED = "failed to connect to all addresses"
+"""How a gRPC client library begins when no connection could be made."""
 
 
 def is_caller_fault(message: str) -> bool:
@@ -22,3 +27,13 @@ def is_caller_fault(message: str) -> bool:
 def is_queue_full(message: str) -> bool:
     """Whether the server refused because its own queue is full."""
     return _QUEUE_FULL in message
+
+
+def is_engine_gone(message: str) -> bool:
+    """Whether the server lives but the process that runs its model has ended; no request can succeed there."""
+    return _ENGINE_GONE.search(message) is not None
+
+
+def never_connected(details: str) -> bool:
+    """Whether the request certainly did not reach the server."""
+    return details.startswith(_NEVER_CONNECTED)

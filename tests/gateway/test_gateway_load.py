@@ -191,6 +191,32 @@ def test_requests_outlast_the_restart_of_the_only_server(fresh: RunningGateway) 
         server.close()
 
 
+@pytest.mark.parametrize("lost", ["server", "engine process"])
+def test_requests_under_way_are_held_until_their_only_server_is_back(lost: str) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    server = TritonProcess().start()
+    try:
+        with RunningGateway(hold_seconds=40.0, max_held=16) as gateway:
+            gateway.add_model()
+            gateway.add_endpoint("one", server.http_port, server.grpc_port)
+            assert embed(gateway, "a")[0] == 200
+            with ThreadPoolExecutor(6) as executor:
+                asked = [executor.submit(embed, gateway, "sleep=0.5") for _ in range(3)]
+                asked += [
+                    executor.submit(lambda: gateway.ask("POST", "/v2/models/words/infer", tensor(), timeout=60))
+                    for _ in range(3)
+                ]  # fmt: skip
+                until(lambda: gateway.metric("enginewright_inflight", model="search/words") > 0)
+                server.kill() if lost == "server" else server.kill_engine_process()
+                time.sleep(3)  # longer than three attempts take
+                server.kill()
+                server.start()
+                assert [answer.result()[0] for answer in asked] == [200] * 6
+    finally:
+        server.close()
+
+
 def test_a_client_that_leaves_is_cancelled_in_the_server(
     fresh: RunningGateway, triton: TritonProcess, tmp_path: Path
 ) -> None:
