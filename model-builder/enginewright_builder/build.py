@@ -64,7 +64,7 @@ class Build:
         if published is not None:
             evidence = self._known_evidence(published)
             if evidence is not None:
-                return Built(reference(published.manifest, published.digest, published.uri), evidence)
+                return Built(reference(self.store, published), evidence)
         recipe = self.request.recipe
         source = self.cache.run(Fetch(recipe.source, self.places))
         checkpoint = inspect(source.folder)
@@ -94,7 +94,7 @@ class Build:
         self.servers.stop()
         if published is not None:
             write_evidence(self.store, self.request.key, evidence)
-            return Built(reference(published.manifest, published.digest, published.uri), evidence)
+            return Built(reference(self.store, published), evidence)
         return self._published(source, engine, description, evidence, started)
 
     def _known_evidence(self, published: Published) -> Evidence | None:

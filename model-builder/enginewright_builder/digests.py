@@ -1,17 +1,11 @@
-"""Digests of files and folders."""
+"""Digest of a folder."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from enginewright_api.identity import digest_of
-
-
-def file_digest(path: Path) -> str:
-    """sha256 hex of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+from enginewright_store.artifact import file_digest
 
 
 def tree_digest(folder: Path) -> str:

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from enginewright_builder.failures import InterruptedBuildError
 
 _PR_SET_PDEATHSIG = 1
@@ -63,37 +65,52 @@ class Children:
         return process
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGTERM to the whole session, SIGKILL to what is left after some seconds, and reap."""
-        _signal(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_TERM_SECONDS)
-        _signal(process, signal.SIGKILL)
-        process.wait()
+        """SIGTERM, SIGKILL to what is left after some seconds, and reap."""
+        _end([process])
         with self._lock:
             if process in self._processes:
                 self._processes.remove(process)
 
     def close(self) -> None:
-        """End everything, at once rather than one after the other; nothing can be started afterwards."""
+        """End everything; nothing can be started afterwards."""
         with self._lock:
             self._closed = True
             processes, self._processes = self._processes, []
-        for process in processes:
-            _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + _TERM_SECONDS
-        for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=max(deadline - time.monotonic(), 0.01))
-            _signal(process, signal.SIGKILL)
-            process.wait()
+        _end(processes)
         self._spawner.shutdown()
 
     def _die_with_parent(self) -> None:
         self._library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes and all below them, at once rather than one after the other."""
+    # Descendants are noted first: servers start sessions of their own, and whoever loses its parent is hard to find.
+    families = [member for process in processes for member in _descendants(process)]
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + _TERM_SECONDS
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(deadline - time.monotonic(), 0.01))
+    families += [member for process in processes for member in _descendants(process)]
+    for process in processes:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+    for member in families:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+
+
+def _descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return list(psutil.Process(process.pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    # The session outlives its leader when that crashed: servers' own children are still ended.
+    # The session outlives its leader when that crashed: what is left of it is still ended.
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import digest_of
 from enginewright_api.source import ObjectStoreSource, PackageSource, PersistentVolumeClaimSource, Source
-from enginewright_builder.digests import file_digest
 from enginewright_builder.places import Places
 from enginewright_builder.sources.address import check_bucket
 from enginewright_builder.sources.checkpoint import check_source_names, kept
 from enginewright_builder.sources.hub import HubOrigin
 from enginewright_store import open_store
+from enginewright_store.artifact import file_digest
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".whl", ".7z")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,15 @@ from enginewright_builder.provenance import statement
 from enginewright_builder.report.facts import ReportFacts
 from enginewright_builder.report.html import render_report
 from enginewright_builder.stages.stage import Output
-from enginewright_store.artifact import Published, describe_files, file_path, publish, read_manifest, write_evidence
+from enginewright_store.artifact import (
+    Published,
+    describe_files,
+    file_path,
+    publish,
+    read_manifest,
+    read_signature,
+    write_evidence,
+)
 from enginewright_store.signing import SigningKey
 from enginewright_store.store import Store
 
@@ -103,9 +112,8 @@ class Publish:
             evidence = found.manifest.evidence
         elif not found.ours:
             write_evidence(self.store, manifest.key, evidence)
-        signer = self.signing_key.public.identity if self.signing_key is not None and found.ours else ""
         return {
-            "artifact": reference(found.manifest, found.digest, found.uri, signer).wire(),
+            "artifact": reference(self.store, found).wire(),
             "evidence": evidence.wire(),
             "message": found.uri if found.ours else f"{found.uri} was published by another build meanwhile",
         }
@@ -142,9 +150,13 @@ def find_published(store: Store, key: str) -> Published | None:
     return None if found is None else Published(found[0], found[1], f"{store.uri}/{artifact_prefix(key)}", ours=False)
 
 
-def reference(manifest: Manifest, digest: str, uri: str, signature: str = "") -> ArtifactReference:
-    """How others refer to it."""
-    return ArtifactReference(uri=uri, digest=digest, size_bytes=manifest.size_bytes, signature=signature)
+def reference(store: Store, found: Published) -> ArtifactReference:
+    """How others refer to it; `signature` is the key that the signature names."""
+    bundle = read_signature(store, found.manifest.key, found.digest)
+    signer = ""
+    if bundle is not None:
+        signer = str(json.loads(bundle)["verificationMaterial"]["publicKey"]["hint"])
+    return ArtifactReference(uri=found.uri, digest=found.digest, size_bytes=found.manifest.size_bytes, signature=signer)
 
 
 def _now() -> str:

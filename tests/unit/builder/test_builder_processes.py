@@ -57,6 +57,17 @@ def test_closing_ends_children_and_grandchildren() -> None:
         children.start(SLEEP)
 
 
+def test_grandchildren_in_sessions_of_their_own_are_ended_too() -> None:
+    children = Children()
+    script = PARENT[2].replace("time.sleep(60)'])", "time.sleep(60)'], start_new_session=True)")
+    parent = children.start([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    grandchild = int(parent.stdout.readline())
+    children.stop(parent)
+    assert gone(grandchild)
+    children.close()
+
+
 def test_a_child_that_ignores_sigterm_is_killed() -> None:
     children = Children()
     stubborn = children.start(STUBBORN, stdout=subprocess.PIPE)
