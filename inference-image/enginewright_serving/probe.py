@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import TracebackType
 
@@ -10,6 +11,7 @@ import aiohttp
 from enginewright_serving.vitality import Observation
 
 _TIMEOUT_SECONDS = 1.5
+_ENGINE_GONE = re.compile(r"Stub process '[^']*' is not healthy")
 _REQUEST = {"inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["ready"]}]}
 
 
@@ -38,7 +40,9 @@ class Probe:
             return Observation(time.monotonic(), False, await self._successes(), f"{type(error).__name__}: {error}")
         if status == 200:
             return Observation(time.monotonic(), True, None)
-        return Observation(time.monotonic(), False, await self._successes(), f"HTTP {status}: {text[:200]}")
+        gone = _ENGINE_GONE.search(text) is not None
+        successes = None if gone else await self._successes()
+        return Observation(time.monotonic(), False, successes, f"HTTP {status}: {text[:200]}", gone)
 
     async def _ask(self) -> tuple[int, str]:
         async with self._open().post(f"{self._model}/infer", json=_REQUEST) as response:

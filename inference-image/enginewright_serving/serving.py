@@ -101,6 +101,7 @@ async def _until_stopped(run: Serve, server: ServerProcess, health: Health, prob
         if health.server_exit_code is not None:
             raise _died(run, server, started=was_started)
         if health.vitality.dead:
+            server.stop(0.0)  # nothing in it can still be answered, and an orderly stop would wait for its engine
             raise TransientError(
                 "EngineDead", f"{run.model}: stopped answering ({health.reason()}); restart the container"
             )

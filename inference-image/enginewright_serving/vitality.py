@@ -17,12 +17,16 @@ DEAD_AFTER_FAILURES = 5
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look: did the probe get an answer, and how many inferences have succeeded so far (None: not known)."""
+    """One look: did the probe get an answer, and how many inferences have succeeded so far (None: not known).
+
+    `gone`: the server itself says that the process running the model has ended. It never starts another.
+    """
 
     at: float
     answered: bool
     successes: int | None
     detail: str = ""
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Vitality:
     def after(self, seen: Observation) -> Vitality:
         """With one more observation."""
         successes = self.successes if seen.successes is None else seen.successes
+        if seen.gone:
+            return replace(self, failures=DEAD_AFTER_FAILURES, detail=seen.detail)
         if seen.answered or (self.last_answer_at is not None and successes > self.successes):
             return Vitality(last_answer_at=seen.at, successes=successes)
         failures = self.failures + 1 if self.last_answer_at is not None else 0

@@ -113,13 +113,12 @@ def test_health_says_why(openvino_server: Server) -> None:
     assert "nv_inference_request_summary_us" in metrics
 
 
-def test_a_dead_model_process_ends_readiness_and_then_the_server(openvino_engine: Path, tmp_path: Path) -> None:
+def test_a_dead_model_process_ends_the_server_at_the_next_look(openvino_engine: Path, tmp_path: Path) -> None:
     """tritonserver itself goes on saying that it is ready."""
     with serving(staged(openvino_engine, tmp_path), "minilm", tmp_path) as server:
         os.kill(server.stub_pid(), signal.SIGKILL)
-        server.until(lambda: server.health("/readyz") == 503, seconds=15)
         assert httpx.get(server.url("/v2/models/minilm/ready")).status_code == 200
-        server.until(lambda: server.process.poll() is not None, seconds=30)
+        server.until(lambda: server.process.poll() is not None, seconds=10)
         assert server.process.returncode == 22
         assert server.events("failed")[0]["reason"] == "EngineDead"
 

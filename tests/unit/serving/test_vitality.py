@@ -45,3 +45,10 @@ def test_silence_after_an_answer_is_death() -> None:
     dead = after((1.0, True, None), *silent)
     assert dead.dead
     assert dead.detail == "HTTP 500"
+
+
+def test_an_engine_process_that_ended_is_death_at_once_also_before_the_first_answer() -> None:
+    gone = Observation(2.0, False, None, "Stub process 'minilm_0_0' is not healthy", gone=True)
+    for before in (Vitality(), after((1.0, True, None))):
+        state = before.after(gone)
+        assert (state.dead, state.ready(2.0)) == (True, False)
