@@ -20,7 +20,7 @@ from .metrics import Metrics
 from .pools import Pools
 from .routes import Endpoint, RouteTable, ServedModel
 from .settings import GatewaySettings
-from .triton_errors import is_engine_gone, is_queue_full, never_connected
+from .triton_errors import connection_lost, is_engine_gone, is_queue_full, never_connected
 from .upstream import Metadata, Upstream
 
 T = TypeVar("T")
@@ -146,7 +146,8 @@ class Gateway:
             return None
         if never_connected(details):
             return Fault.NO_CONNECTION
-        return Fault.BUSY if self.upstream.connected(endpoint) else Fault.BROKE_OFF
+        lost = connection_lost(details) or not self.upstream.connected(endpoint)
+        return Fault.BROKE_OFF if lost else Fault.BUSY
 
 
 def connection_failure(error: aiohttp.ClientError | OSError | asyncio.TimeoutError) -> EndpointFailedError:

@@ -16,7 +16,9 @@ CALLER_FAULTS = (
 _QUEUE_FULL = "Exceeds maximum queue size"
 _ENGINE_GONE = re.compile(r"Stub process '[^']*' is not healthy")
 _NEVER_CONNECTED = "failed to connect to all addresses"
-"""How a gRPC client library begins when no connection could be made."""
+"""How the gRPC library begins when no connection could be made."""
+_CONNECTION_LOST = re.compile(r"Stream removed|Socket closed|Connection reset|Broken pipe")
+"""Words of the gRPC library, not of a server. Its channel may still count as connected at that moment."""
 
 
 def is_caller_fault(message: str) -> bool:
@@ -37,3 +39,8 @@ def is_engine_gone(message: str) -> bool:
 def never_connected(details: str) -> bool:
     """Whether the request certainly did not reach the server."""
     return details.startswith(_NEVER_CONNECTED)
+
+
+def connection_lost(details: str) -> bool:
+    """Whether the connection ended while the request was under way."""
+    return _CONNECTION_LOST.search(details) is not None

@@ -6,7 +6,13 @@ import grpc
 import pytest
 
 from enginewright_gateway.errors import NotNowError, RefusedError, grpc_status, wire_body, wire_headers
-from enginewright_gateway.triton_errors import is_caller_fault, is_queue_full
+from enginewright_gateway.triton_errors import (
+    connection_lost,
+    is_caller_fault,
+    is_engine_gone,
+    is_queue_full,
+    never_connected,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +73,19 @@ def test_whose_fault_a_servers_error_is(message: str, fault: bool) -> None:
 def test_a_full_queue_behind_is_recognised() -> None:
     assert is_queue_full("[request id: 1] Exceeds maximum queue size")
     assert not is_queue_full("Socket closed")
+
+
+@pytest.mark.parametrize(
+    ("details", "meaning"),
+    [
+        ("Stream removed (Socket closed)", connection_lost),
+        ("recvmsg:Connection reset by peer", connection_lost),
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: refused", never_connected),
+        ("Stub process 'minilm_0_0' is not healthy.", is_engine_gone),
+        ("Exceeds maximum queue size", is_queue_full),
+        ("Request for unknown model: 'minilm' is not found", None),
+    ],
+)
+def test_what_a_failure_says_about_the_server(details: str, meaning: object) -> None:
+    meanings = (connection_lost, never_connected, is_engine_gone, is_queue_full)
+    assert [test for test in meanings if test(details)] == ([meaning] if meaning else [])
