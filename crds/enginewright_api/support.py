@@ -12,8 +12,8 @@ from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.operation_spec import Metric
 from enginewright_api.optimization import Format, Granularity, KvCacheFormat, Quantization, QuantizationMethod
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
-from enginewright_api.serving_spec import Backend, Parallelism
-from enginewright_api.source import Dataset, ObjectStoreSource
+from enginewright_api.serving_spec import Backend, Limits, Parallelism
+from enginewright_api.source import Columns, Dataset, ObjectStoreSource
 
 Unavailable = tuple[str, str]
 """(field path, one sentence)."""
@@ -66,6 +66,14 @@ BUILTIN_DATASETS: dict[str, frozenset[Task]] = {"news-en": frozenset({Task.EMBED
 CALIBRATION_DATASETS: frozenset[str] = frozenset(BUILTIN_DATASETS)
 """Builtin sets that ranges can be measured on: any text will do."""
 
+_READ_BY: dict[Metric, frozenset[str]] = {
+    Metric.COSINE_SIMILARITY: frozenset({"text", "text_pair"}),
+    Metric.SPEARMAN_CORRELATION: frozenset({"text", "text_pair", "score"}),
+    Metric.ACCURACY: frozenset({"text", "label"}),
+    Metric.F1: frozenset({"text", "label"}),
+}
+"""Columns that each metric reads."""
+
 _GPU_BACKENDS = {Task.TEXT_GENERATION: Backend.TENSORRT_LLM}
 
 
@@ -108,7 +116,7 @@ def unavailable(recipe: Recipe, accelerator: AcceleratorFacts | None = None) -> 
 
     With `accelerator`, also what that class of accelerator lacks.
     """
-    found = [*_blocks(recipe), *_source(recipe), *_parallelism(recipe.parallelism)]
+    found = [*_blocks(recipe), *_source(recipe), *_parallelism(recipe.parallelism), *_limits(recipe)]
     vendor = accelerator.vendor if accelerator is not None else "cpu"
     found += _engine(recipe, vendor)
     if recipe.quantization is not None:
@@ -121,6 +129,9 @@ def unavailable_evidence(task: Task, evidence: EvidenceRequest) -> list[Unavaila
     """Every field of an evidence request that cannot be measured yet."""
     found = _dataset("quality.dataset", evidence.dataset)
     metrics = METRICS.get(task, ())
+    if evidence.metric in _READ_BY:
+        reader = f"metric {evidence.metric.value}"
+        found += _columns("quality.dataset", evidence.dataset, _READ_BY[evidence.metric], reader)
     if evidence.metric not in metrics and task in METRICS:
         names = ", ".join(metric.value for metric in metrics)
         found.append(
@@ -174,6 +185,28 @@ def _dataset(path: str, dataset: Dataset) -> list[Unavailable]:
         names = ", ".join(sorted(BUILTIN_DATASETS))
         return [(f"{path}.builtin.name", f"there is no builtin set {dataset.builtin.name}; there is {names}")]
     return _object_store(f"{path}.objectStore", dataset.object_store)
+
+
+def _columns(path: str, dataset: Dataset, read: frozenset[str], reader: str) -> list[Unavailable]:
+    """Columns that are named and then read by nobody."""
+    columns = dataset.columns
+    if dataset.builtin is not None:
+        if columns == Columns():
+            return []
+        return [(f"{path}.columns", "has no effect on a builtin set; leave it out")]
+    fields = (("text_pair", "textPair"), ("label", "label"), ("score", "score"))
+    return [
+        (f"{path}.columns.{shown}", f"is not read by {reader}; leave it out")
+        for name, shown in fields
+        if getattr(columns, name) is not None and name not in read
+    ]
+
+
+def _limits(recipe: Recipe) -> list[Unavailable]:
+    default = Limits.model_fields["max_output_tokens"].default
+    if recipe.task is Task.TEXT_GENERATION or recipe.limits.max_output_tokens == default:
+        return []
+    return [("engine.limits.maxOutputTokens", f"has no effect with task {recipe.task.value}; leave it out")]
 
 
 def _parallelism(parallelism: Parallelism) -> list[Unavailable]:
@@ -238,8 +271,14 @@ def _quantization(quantization: Quantization) -> list[Unavailable]:
         found.append(
             (f"{where}.exclude", f"exclude has no effect with format {quantization.format.value}; leave it out")
         )
-    if quantization.calibration.dataset is not None:
-        found += _dataset(f"{where}.calibration.dataset", quantization.calibration.dataset)
+    if quantization.granularity is Granularity.PER_TENSOR and quantization.format is not Format.INT8:
+        found.append(
+            (f"{where}.granularity", f"granularity has no effect with format {quantization.format.value}; leave it out")
+        )
+    rows = quantization.calibration.dataset
+    if rows is not None:
+        path = f"{where}.calibration.dataset"
+        found += [*_dataset(path, rows), *_columns(path, rows, frozenset({"text"}), "calibration")]
     return found
 
 

@@ -1,12 +1,17 @@
-"""Fields of a spec that nothing acts on yet and that do not reach a recipe. They are refused, never ignored.
+"""Fields of a spec that nothing acts on, yet or with the others as they are, and that do not reach a recipe.
 
+They are refused, never ignored.
 What a recipe or an evidence request may ask for is in `enginewright_api.support`, shared with the builder.
 """
 
 from __future__ import annotations
 
-from enginewright_api.operation_spec import RolloutStrategy
+from collections.abc import Iterable
+
+from enginewright_api.operation_spec import RolloutStrategy, Scaling, ScalingMode
+from enginewright_api.optimization import Calibration, Format, Granularity, KvCacheFormat, QuantizationMethod
 from enginewright_api.optimized_model import OptimizedModelSpec
+from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import BatchingMode
 from enginewright_api.source import Dataset
 
@@ -16,13 +21,47 @@ Unavailable = tuple[str, str]
 
 def unavailable_fields(spec: OptimizedModelSpec) -> list[Unavailable]:
     """Every such field that is set, with what to do instead."""
-    return [*_optimization(spec), *_runtime(spec), *_operation(spec), *_credentials(spec)]
+    return [*_optimization(spec), *_runtime(spec), *_operation(spec), *_scaling(spec.scaling), *_credentials(spec)]
+
+
+def unused_calibration(spec: OptimizedModelSpec, recipes: Iterable[Recipe]) -> list[Unavailable]:
+    """Calibration that was asked for although no rung measures ranges."""
+    quantization = spec.optimization.quantization
+    if quantization is None or quantization.calibration == Calibration() or any(map(_calibrates, recipes)):
+        return []
+    return [("optimization.quantization.calibration", "has no effect: no rung measures ranges; leave it out")]
+
+
+def _calibrates(recipe: Recipe) -> bool:
+    chosen = recipe.quantization
+    without_rows = (QuantizationMethod.DYNAMIC, QuantizationMethod.AUTO)
+    return chosen is not None and chosen.method not in without_rows
 
 
 def _optimization(spec: OptimizedModelSpec) -> list[Unavailable]:
-    if spec.optimization.profile is None:
-        return []
-    return [("optimization.profile", "recipe search is not available yet; name the blocks and fallbacks instead")]
+    found: list[Unavailable] = []
+    if spec.optimization.profile is not None:
+        found.append(
+            ("optimization.profile", "recipe search is not available yet; name the blocks and fallbacks instead")
+        )
+    blocks = [("optimization.quantization", spec.optimization.quantization)]
+    blocks += [
+        (f"optimization.fallbacks[{number}].quantization", fallback.quantization)
+        for number, fallback in enumerate(spec.optimization.fallbacks)
+    ]
+    for where, quantization in blocks:
+        # Format None says the same as no block at all, so these would vanish from the recipe.
+        if quantization is None or quantization.format is not Format.NONE:
+            continue
+        given = {
+            "exclude": bool(quantization.exclude),
+            "granularity": quantization.granularity is not Granularity.PER_CHANNEL,
+            "kvCacheFormat": quantization.kv_cache_format is not KvCacheFormat.AUTO,
+        }
+        found += [
+            (f"{where}.{name}", "has no effect with format None; leave it out") for name, set_ in given.items() if set_
+        ]
+    return found
 
 
 def _runtime(spec: OptimizedModelSpec) -> list[Unavailable]:
@@ -33,6 +72,16 @@ def _runtime(spec: OptimizedModelSpec) -> list[Unavailable]:
         found.append(("runtime.cascade", "cascades are not available yet; leave it out"))
     if spec.batching.mode is BatchingMode.CONTINUOUS:
         found.append(("batching.mode", "mode Continuous is not available yet; use Auto"))
+    if spec.batching.mode is BatchingMode.NONE:
+        given = {
+            "preferredBatchSizes": bool(spec.batching.preferred_batch_sizes),
+            "maxQueueDelayMicroseconds": spec.batching.max_queue_delay_microseconds != 0,
+        }
+        found += [
+            (f"batching.{name}", "has no effect with batching.mode None; leave it out")
+            for name, set_ in given.items()
+            if set_
+        ]
     return found
 
 
@@ -45,6 +94,28 @@ def _operation(spec: OptimizedModelSpec) -> list[Unavailable]:
     if spec.scaling.min_replicas == 0:
         found.append(("scaling.minReplicas", "scaling to zero is not available yet; use at least 1"))
     return found
+
+
+def _scaling(scaling: Scaling) -> list[Unavailable]:
+    """Bounds and promises that nobody would keep."""
+    default, objectives = Scaling(), scaling.objectives
+    if scaling.mode is ScalingMode.OBJECTIVES:
+        latency = objectives is not None and any(
+            (objectives.latency_milliseconds, objectives.time_to_first_token_milliseconds,
+             objectives.inter_token_milliseconds)
+        )  # fmt: skip
+        if scaling.attainment == default.attainment or latency:
+            return []
+        return [("scaling.attainment", "has no effect without an objective in milliseconds; leave it out")]
+    given = {
+        # A minimum of 0 is refused whatever the mode is.
+        "minReplicas": scaling.min_replicas not in (0, default.min_replicas),
+        "maxReplicas": scaling.max_replicas != default.max_replicas,
+        "objectives": objectives is not None,
+        "attainment": scaling.attainment != default.attainment,
+    }
+    why = f"has no effect with mode {scaling.mode.value}; use mode Objectives or leave it out"
+    return [(f"scaling.{name}", why) for name, set_ in given.items() if set_]
 
 
 def _credentials(spec: OptimizedModelSpec) -> list[Unavailable]:

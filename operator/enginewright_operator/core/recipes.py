@@ -16,6 +16,7 @@ from enginewright_api.source import BuiltinDataset, Dataset
 from enginewright_api.support import resolve_backend, resolve_method, resolve_metric, unavailable, unavailable_evidence
 
 from .acceptance import ACCEPTED, sentence_for
+from .availability import unused_calibration
 from .conditions import is_false
 from .draft import Draft, Rung
 
@@ -29,6 +30,7 @@ def recipes(draft: Draft) -> Draft:
         return draft
     rungs = resolve_rungs(spec, accelerator_class, draft.snapshot.settings.toolchain)
     missing = list(unavailable_evidence(spec.task, rungs[0].evidence))
+    missing += unused_calibration(spec, [rung.recipe for rung in rungs])
     for rung in rungs:
         found = unavailable(rung.recipe, rung.accelerator)
         missing += [(_where(field, spec, rung.number), why) for field, why in found]
@@ -124,7 +126,7 @@ def _named(distillation: Distillation | None) -> Distillation | None:
 
 def _where(field: str, spec: OptimizedModelSpec, number: int) -> str:
     """The field as the user wrote it: below `fallbacks[n]` where that fallback brought the block."""
-    if number == 0 or not field.startswith("optimization."):
+    if number == 0 or not field.startswith("optimization.") or ".calibration" in field:
         return field
     block = field.split(".")[1]
     brought = spec.optimization.fallbacks[number - 1].wire()

@@ -35,14 +35,105 @@ NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
     ({"task": "TextGeneration"}, "task"),
     ({"engine": {"backend": "TensorRT"}}, "engine.backend"),
     ({"parallelism": {"tensor": 2}}, "parallelism.tensor"),
+    ({"engine": {"limits": {"maxOutputTokens": 64}}}, "engine.limits.maxOutputTokens"),
+]
+DATA = {"configMap": {"name": "rows"}}
+DYNAMIC = {"format": "INT8", "method": "Dynamic"}
+WITHOUT_EFFECT: list[tuple[dict[str, Any], str]] = [
+    ({"optimization": {"quantization": {"format": "FP16", "exclude": ["x"]}}}, "optimization.quantization.exclude"),
+    (
+        {"optimization": {"quantization": {"format": "FP16", "granularity": "PerTensor"}}},
+        "optimization.quantization.granularity",
+    ),
+    ({"optimization": {"quantization": {"format": "None", "exclude": ["x"]}}}, "optimization.quantization.exclude"),
+    (
+        {"optimization": {"fallbacks": [{"quantization": {"format": "None", "granularity": "PerTensor"}}]}},
+        "optimization.fallbacks[0].quantization.granularity",
+    ),
+    (
+        {"optimization": {"quantization": {**DYNAMIC, "calibration": {"samples": 8}}}},
+        "optimization.quantization.calibration",
+    ),
+    (
+        {
+            "engine": {"backend": "ONNXRuntime"},
+            "optimization": {"quantization": {"format": "INT8", "calibration": {"dataset": DATA}}},
+        },
+        "optimization.quantization.calibration",
+    ),
+    (
+        {"quality": {"dataset": {"builtin": {"name": "news-en"}, "columns": {"text": "body"}}}},
+        "quality.dataset.columns",
+    ),
+    ({"quality": {"dataset": {**DATA, "columns": {"label": "class"}}}}, "quality.dataset.columns.label"),
+    (
+        {"task": "Classification", "quality": {"dataset": {**DATA, "columns": {"label": "class", "textPair": "b"}}}},
+        "quality.dataset.columns.textPair",
+    ),
+    (
+        {"optimization": {"quantization": {"calibration": {"dataset": {**DATA, "columns": {"label": "class"}}}}}},
+        "optimization.quantization.calibration.dataset.columns.label",
+    ),
+    ({"batching": {"mode": "None", "preferredBatchSizes": [4]}}, "batching.preferredBatchSizes"),
+    ({"batching": {"mode": "None", "maxQueueDelayMicroseconds": 9}}, "batching.maxQueueDelayMicroseconds"),
+    ({"scaling": {"maxReplicas": 3}}, "scaling.maxReplicas"),
+    ({"scaling": {"minReplicas": 2, "maxReplicas": 2}}, "scaling.minReplicas"),
+    ({"scaling": {"mode": "External", "objectives": {"queueDepthPerReplica": 1}}}, "scaling.objectives"),
+    ({"scaling": {"attainment": 0.9}}, "scaling.attainment"),
+    (
+        {"scaling": {"mode": "Objectives", "attainment": 0.9, "objectives": {"queueDepthPerReplica": 1}}},
+        "scaling.attainment",
+    ),
+]
+"""Fields that something acts on, but not beside the others as they are set here."""
+
+ACTED_ON: list[dict[str, Any]] = [
+    # A fallback without scales leaves the calibration of the rung above it alone.
+    {
+        "optimization": {
+            "quantization": {"format": "INT8", "calibration": {"samples": 8}},
+            "fallbacks": [{"quantization": DYNAMIC}, {"quantization": {"format": "None"}}],
+        }
+    },
+    # The calibration of a first rung that needs none is for the fallback that does.
+    {
+        "optimization": {
+            "quantization": {**DYNAMIC, "calibration": {"samples": 8}},
+            "fallbacks": [{"quantization": {"format": "INT8", "method": "MinMax"}}],
+        }
+    },
+    {"optimization": {"quantization": {"granularity": "PerTensor", "exclude": ["pooler"]}}},
+    {
+        "quality": {
+            "metric": "SpearmanCorrelation",
+            "dataset": {**DATA, "columns": {"text": "a", "textPair": "b", "score": "s"}},
+        }
+    },
+    {"batching": {"mode": "None", "maxQueueSize": 32, "queueTimeoutMilliseconds": 100}},
+    {"scaling": {"mode": "External"}},
+    {
+        "scaling": {
+            "mode": "Objectives",
+            "minReplicas": 2,
+            "maxReplicas": 4,
+            "attainment": 0.9,
+            "objectives": {"latencyMilliseconds": {"p95": 50}},
+        }
+    },
 ]
 
 
-@pytest.mark.parametrize(("spec", "field"), NOT_AVAILABLE, ids=[field for _, field in NOT_AVAILABLE])
+@pytest.mark.parametrize(("spec", "field"), NOT_AVAILABLE + WITHOUT_EFFECT, ids=str)
 def test_a_field_without_behaviour_is_refused_by_name(spec: dict[str, Any], field: str) -> None:
     finding = drafted(snapshot(spec), acceptance, recipes).findings["Accepted"]
     assert (finding.status, finding.reason) == ("False", "FeatureNotAvailable")
     assert f"{field}:" in finding.message or f"{field}." in finding.message
+
+
+@pytest.mark.parametrize("spec", ACTED_ON, ids=str)
+def test_a_field_with_behaviour_is_accepted(spec: dict[str, Any]) -> None:
+    finding = drafted(snapshot(spec), acceptance, recipes).findings["Accepted"]
+    assert finding.holds, finding.message
 
 
 def test_every_missing_feature_is_named_at_once() -> None:

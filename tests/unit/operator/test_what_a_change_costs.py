@@ -76,7 +76,7 @@ PODS = [
 NOTHING = [
     {"replicas": 3},
     {"scaling": {"mode": "Objectives", "maxReplicas": 8, "objectives": {"queueDepthPerReplica": 4}}},
-    {"scaling": {"maxReplicas": 5}},
+    {"scaling": {"mode": "External"}},
     {"rollout": {"progressDeadlineSeconds": 60}},
     {"rollout": {"maxSurge": 2}},
     {"optimization": {"quantization": {"format": "INT8", "method": "Auto", "granularity": "PerChannel"}}},
