@@ -54,7 +54,7 @@ class Rolling:
             self.new = replace(self.new, ready=min(self.new.wanted, self.new.ready + become_ready))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 12), st.integers(1, 14), st.lists(st.integers(0, 3), min_size=1, max_size=40))
 def test_ready_capacity_never_falls_while_rolling(wanted: int, surge: int, steps: list[int]) -> None:
     rolling = Rolling(wanted, surge, engine("old", wanted, wanted))
@@ -67,7 +67,7 @@ def test_ready_capacity_never_falls_while_rolling(wanted: int, surge: int, steps
         assert rolling.served_by >= wanted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 12), st.integers(1, 14))
 def test_every_rollout_whose_pods_get_ready_ends(wanted: int, surge: int) -> None:
     rolling = Rolling(wanted, surge, engine("old", wanted, wanted))
