@@ -115,7 +115,8 @@ def _pod(
     memory = f"{mebibytes}Mi" if mebibytes % 1024 else f"{mebibytes // 1024}Gi"
     container = {
         "name": "builder",
-        "image": settings.toolchain.image,
+        # The one that the key was made with: after an upgrade the operator has another.
+        "image": build.spec.toolchain.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["enginewright-builder"],
         "args": [
