@@ -66,11 +66,18 @@ class AcceleratorClassSpec(ApiModel):
     architecture: Annotated[str, Field(max_length=63)] = Field(
         default="", description="Instruction set level of a CPU, such as x86_64-avx512-vnni."
     )
-    memory_gib: float = Field(alias="memoryGiB", gt=0.0, le=1_048_576.0, description="Memory of one accelerator.")
+    memory_gib: float = Field(
+        alias="memoryGiB",
+        gt=0.0,
+        le=1_048_576.0,
+        description="Memory of one accelerator. For people: shown, nothing follows from it.",
+    )
     formats: Annotated[list[Format], Field(min_length=1, max_length=16)] = Field(
         description="Number formats it computes in."
     )
-    interconnect: Annotated[str, Field(max_length=63)] = Field(default="", description="NVLink, PCIe ...")
+    interconnect: Annotated[str, Field(max_length=63)] = Field(
+        default="", description="NVLink, PCIe ... For people: shown, nothing follows from it."
+    )
     resource: DeviceResource | None = Field(default=None, description="Extended resource.")
     resource_claim_template: Annotated[str, Field(max_length=253)] | None = Field(
         default=None, description="ResourceClaimTemplate (resource.k8s.io/v1) instead of resource."

@@ -95,6 +95,7 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
         "columns": [
             _column("Vendor", ".spec.vendor"),
             _column("Memory", ".spec.memoryGiB", "number"),
+            _column("Interconnect", ".spec.interconnect", priority=1),
             _column("Nodes", ".status.nodes", "integer"),
             _column("Allocatable", ".status.allocatable", "integer"),
             _column("In use", ".status.inUse", "integer"),

@@ -153,11 +153,14 @@ class Performance(ApiModel):
 
 
 class CostStatus(ApiModel):
-    """What a million tokens cost."""
+    """What a million tokens cost, and what the builds took."""
 
-    predicted_per_million_tokens: float | None = Field(default=None, description="From benchmark and class price.")
+    predicted_per_million_tokens: float | None = Field(
+        default=None, description="From benchmark and class price, for a replica that is busy all the time."
+    )
     observed_per_million_tokens: float | None = Field(default=None, description="From traffic and class price.")
-    build_accelerator_seconds: float = Field(default=0.0, description="Accelerator time of the builds.")
+    currency: str = Field(default="", description="ISO 4217, as in the accelerator class.")
+    build_accelerator_seconds: float = Field(default=0.0, description="Accelerator time of the ladder's builds.")
 
 
 class ScalingState(StrEnum):

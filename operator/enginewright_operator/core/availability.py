@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from enginewright_api.operation_spec import RolloutStrategy, Scaling, ScalingMode
-from enginewright_api.optimization import Calibration, Format, Granularity, KvCacheFormat, QuantizationMethod
+from enginewright_api.optimization import (
+    Calibration,
+    Format,
+    Granularity,
+    KvCacheFormat,
+    QuantizationMethod,
+    RungQuantization,
+)
 from enginewright_api.optimized_model import OptimizedModelSpec
 from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import BatchingMode
@@ -44,7 +51,7 @@ def _optimization(spec: OptimizedModelSpec) -> list[Unavailable]:
         found.append(
             ("optimization.profile", "recipe search is not available yet; name the blocks and fallbacks instead")
         )
-    blocks = [("optimization.quantization", spec.optimization.quantization)]
+    blocks: list[tuple[str, RungQuantization | None]] = [("optimization.quantization", spec.optimization.quantization)]
     blocks += [
         (f"optimization.fallbacks[{number}].quantization", fallback.quantization)
         for number, fallback in enumerate(spec.optimization.fallbacks)

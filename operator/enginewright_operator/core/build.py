@@ -201,6 +201,7 @@ def _status(
         [old.resources.peak_memory_bytes]
         + [view.outcome.peak_memory_bytes for view, _, _ in known.views if view.outcome is not None]
     )
+    held = sum(view.outcome.seconds for view, _, _ in known.views if view.outcome is not None)
     return EngineBuildStatus(
         observed_generation=generation,
         conditions=merged(findings, old.conditions, generation=generation, now=now),
@@ -209,7 +210,10 @@ def _status(
         artifact=known.artifact,
         evidence=list(known.evidence.values()),
         failure=visit.failure,
-        resources=BuildResources(peak_memory_bytes=peak, accelerator_seconds=old.resources.accelerator_seconds),
+        # Each attempt holds one accelerator from start to end. Jobs may be cleaned away, what they took stays.
+        resources=BuildResources(
+            peak_memory_bytes=peak, accelerator_seconds=max(old.resources.accelerator_seconds, round(held, 2))
+        ),
         attempts=visit.attempts,
         retry_after=visit.retry_after,
     )

@@ -13,6 +13,7 @@ from .effects import Apply
 from .engines import running_engines, selection
 from .render.services import SWITCHED_AT, service
 from .render.serving import PORTS
+from .settings import OperatorSettings
 
 SERVABLE = "Servable"
 
@@ -24,7 +25,7 @@ def exposure(draft: Draft) -> Draft:
     if not draft.selection.exists:
         return draft
     settings = snapshot.settings
-    draft = replace(draft, endpoints=_endpoints(draft, settings.gateway_url, settings.cluster_domain))
+    draft = replace(draft, endpoints=_endpoints(draft, settings))
     if draft.spec is None:
         return draft
     present = selection(snapshot)
@@ -49,6 +50,10 @@ def _servable(draft: Draft) -> Draft:
     return draft.found(SERVABLE, is_false("NoReadyReplica", causes or "no replica is ready"))
 
 
-def _endpoints(draft: Draft, gateway_url: str, domain: str) -> Endpoints:
-    host = f"{draft.snapshot.name}.{draft.snapshot.namespace}.svc.{domain}"
-    return Endpoints(open_ai=gateway_url, http=f"http://{host}:{PORTS['http']}", grpc=f"{host}:{PORTS['grpc']}")
+def _endpoints(draft: Draft, settings: OperatorSettings) -> Endpoints:
+    if settings.gateway_grpc:
+        http = settings.gateway_url.removesuffix("/v1")
+        return Endpoints(open_ai=settings.gateway_url, http=http, grpc=settings.gateway_grpc)
+    host = f"{draft.snapshot.name}.{draft.snapshot.namespace}.svc.{settings.cluster_domain}"
+    http = f"http://{host}:{PORTS['http']}"
+    return Endpoints(open_ai=settings.gateway_url, http=http, grpc=f"{host}:{PORTS['grpc']}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from enginewright_api.errors import FailureClass
-from enginewright_api.outcome import BuildOutcome, Failure, StageReport
+from enginewright_api.outcome import BuildOutcome, Failure
 
 from .effects import Object
 from .pod_causes import Cause, cause_of, termination_cause
@@ -101,8 +101,3 @@ def _cause(reason: str, pod: Object | None) -> Cause:
     if reason == "DeadlineExceeded":
         return Cause("DeadlineExceeded", "the build did not end within its time; finished stages are kept")
     return Cause(reason or "BuilderLost", "the builder's pod is gone and left no message")
-
-
-def final_stages(view: JobView) -> list[StageReport]:
-    """Stage reports of a finished builder."""
-    return list(view.outcome.stages) if view.outcome is not None else []

@@ -68,5 +68,8 @@ class OperatorSettings:
     """How long the old engine goes on after the Service has left it."""
     gateway_url: str = ""
     """OpenAI base URL shown in status.endpoints; empty when there is no gateway."""
+    gateway_grpc: str = ""
+    """Address of the gateway's KServe gRPC port, where only the gateway can be reached from outside (local mode):
+    status.endpoints then shows the gateway instead of the model's Service."""
     cluster_domain: str = "cluster.local"
     builds: BuildLimits = field(default_factory=BuildLimits)

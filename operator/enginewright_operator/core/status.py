@@ -11,6 +11,7 @@ from enginewright_api.optimized_model import EngineStatus, LastFailure, Optimize
 
 from .acceptance import ACCEPTED
 from .conditions import FALSE, TRUE, UNKNOWN, Finding, in_transition, is_false, is_true, merged, rfc3339
+from .cost import cost
 from .draft import Draft
 from .effects import Emit, PatchStatus, Reference
 from .engines import Running, running_engines, selection
@@ -24,7 +25,7 @@ from .status_diff import status_patch
 SUMMED_UP = (ACCEPTED, BUILT, ROLLED_OUT, SERVABLE, AUTOSCALING)
 """In the order in which a model comes to life; Ready names the first that does not hold."""
 
-FOREIGN_KEYS = ("scaling", "cost")
+FOREIGN_KEYS = ("scaling",)
 """Written by the autoscaler."""
 
 
@@ -48,6 +49,7 @@ def status(draft: Draft) -> Draft:
         quality=draft.target.measured.quality if draft.target else (old.quality if target else None),
         rungs=list(draft.rung_statuses) if draft.rung_statuses is not None else old.rungs,
         performance=_performance(draft.target.measured.benchmark) if draft.target else old.performance,
+        cost=cost(draft),
         last_failure=_last_failure(draft, old),
     )
     patch = status_patch(snapshot.manifest.get("status", {}), new.wire(), foreign=FOREIGN_KEYS)
