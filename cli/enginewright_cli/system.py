@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from enginewright_cli.local import programs
+from enginewright_cli.local.components import GRPC_PORT, HTTP_PORT
 from enginewright_cli.options import StateOption, state_directory
 
 HealthPort = Annotated[int, typer.Option("--health-port", help="Health and metrics.")]
@@ -24,13 +25,17 @@ def register(app: typer.Typer) -> None:
 def operator(
     health_port: HealthPort,
     drain_seconds: Annotated[float, typer.Option("--drain-seconds")] = 2.0,
-    gateway_port: Annotated[int, typer.Option("--gateway-port")] = 8300,
+    gateway_port: Annotated[int, typer.Option("--gateway-port")] = HTTP_PORT,
+    gateway_grpc_port: Annotated[int, typer.Option("--gateway-grpc-port")] = GRPC_PORT,
     state: StateOption = None,
 ) -> None:
     """Reconcile the objects of this machine."""
     asyncio.run(
         programs.operator(
-            state_directory(state), health_port=health_port, drain_seconds=drain_seconds, gateway_port=gateway_port
+            state_directory(state),
+            health_port=health_port,
+            drain_seconds=drain_seconds,
+            gateway_ports=(gateway_port, gateway_grpc_port),
         )
     )
 

@@ -43,7 +43,9 @@ def system_objects(state: StateDirectory, *, http_port: int, grpc_port: int, sca
     health = {"health": 9000}
     reached = ["--health-port", "$(HEALTH_PORT)", "--gateway-port", str(http_port)]
     return [
-        _deployment("operator", state, reached, ports=health, ready="/healthz"),
+        _deployment(
+            "operator", state, [*reached, "--gateway-grpc-port", str(grpc_port)], ports=health, ready="/healthz"
+        ),
         _deployment(
             "autoscaler",
             state,

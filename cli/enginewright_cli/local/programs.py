@@ -13,7 +13,9 @@ from enginewright_cli.state import StateDirectory
 from enginewright_store import open_store
 
 
-async def operator(state: StateDirectory, *, health_port: int, drain_seconds: float, gateway_port: int) -> None:
+async def operator(
+    state: StateDirectory, *, health_port: int, drain_seconds: float, gateway_ports: tuple[int, int]
+) -> None:
     """Reconcile until SIGTERM."""
     from enginewright_operator.shell.observability import Observability, log_as_json
     from enginewright_operator.shell.operator import Operator
@@ -21,7 +23,8 @@ async def operator(state: StateDirectory, *, health_port: int, drain_seconds: fl
 
     log_as_json("INFO")
     cluster = open_cluster(state)
-    settings = operator_settings(state, http_port=gateway_port, drain_seconds=drain_seconds)
+    http_port, grpc_port = gateway_ports
+    settings = operator_settings(state, http_port=http_port, grpc_port=grpc_port, drain_seconds=drain_seconds)
     seen = Observability()
     program = Operator(cluster, ArtifactStoreLookup(open_store(state.store_uri)), settings, observability=seen)
 

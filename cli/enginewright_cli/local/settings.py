@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from enginewright_api.identity import digest_of
 from enginewright_api.recipe import Toolchain
-from enginewright_cli.local.components import HTTP_PORT
+from enginewright_cli.local.components import GRPC_PORT, HTTP_PORT
 from enginewright_cli.state import StateDirectory
 from enginewright_operator.core.settings import OperatorSettings, StoreAccess
 
@@ -20,7 +20,11 @@ def local_toolchain() -> Toolchain:
 
 
 def operator_settings(
-    state: StateDirectory, *, http_port: int = HTTP_PORT, drain_seconds: float = 2.0
+    state: StateDirectory,
+    *,
+    http_port: int = HTTP_PORT,
+    grpc_port: int = GRPC_PORT,
+    drain_seconds: float = 2.0,
 ) -> OperatorSettings:
     """Everything on this machine: processes instead of images, a folder as store."""
     return OperatorSettings(
@@ -30,6 +34,7 @@ def operator_settings(
         pod_address="127.0.0.1",
         drain_seconds=drain_seconds,
         gateway_url=f"http://127.0.0.1:{http_port}/v1",
+        gateway_grpc=f"127.0.0.1:{grpc_port}",
     )
 
 
