@@ -87,12 +87,16 @@ def _parse(name: str, text: str) -> Iterator[Document]:
                 continue
             if not isinstance(document, dict):
                 raise DeterministicError("NotAnObject", f"{name}: expected an object with apiVersion and kind")
-            if document.get("kind") == "List":
-                yield from document.get("items", [])
-            else:
-                yield document
+            yield from _items(name, document) if document.get("kind") == "List" else [document]
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise DeterministicError("InvalidYaml", f"{name}{line}: {error.problem}") from None
     except yaml.YAMLError as error:
         raise DeterministicError("InvalidYaml", f"{name}: {error}") from None
+
+
+def _items(name: str, document: Document) -> list[Document]:
+    items = document.get("items")
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise DeterministicError("NotAnObject", f"{name}: items of a List: expected objects with apiVersion and kind")
+    return items

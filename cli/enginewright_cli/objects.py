@@ -11,7 +11,6 @@ import typer
 
 from enginewright_api.errors import DeterministicError
 from enginewright_api.names import LABEL_MODEL
-from enginewright_api.validation import RESOURCES, problems
 from enginewright_cli.columns import cells, headers
 from enginewright_cli.describing import describe_object
 from enginewright_cli.documents import read_documents
@@ -28,7 +27,6 @@ from enginewright_cli.output import Format, age, condition, console, errors, pri
 from enginewright_cli.target import name_and_kind
 from enginewright_cluster.port import (
     EVENT,
-    OPTIMIZED_MODEL,
     POD,
     Cluster,
     Kind,
@@ -54,6 +52,8 @@ def apply(
     state: StateOption = None,
 ) -> None:
     """Create or change objects from a file. All are checked before the first is written."""
+    from enginewright_api.validation import RESOURCES, problems
+
     documents = read_documents(filename)
     wrong = [
         f"{document['metadata'].get('name', '?') if isinstance(document.get('metadata'), dict) else '?'}: {problem}"
@@ -180,13 +180,19 @@ def wait(
             stalled = condition(item, "Stalled")
             if wanted == "Ready" and status == "True" and stalled.get("status") == "True":
                 errors.print(
-                    f"{kind.kind.lower()}/{name} has failed: {stalled['reason']}: {stalled['message']}", markup=False
+                    f"{kind.kind.lower()}/{name} has failed: {stalled['reason']}: {stalled['message']}",
+                    markup=False,
+                    soft_wrap=True,
                 )
                 return 1
             if time.monotonic() >= end:
                 now = condition(item, wanted) if wanted else {}
                 why = f": {now.get('reason')}: {now.get('message')}" if now else ""
-                errors.print(f"{kind.kind.lower()}/{name} not there after {timeout_seconds:g} s{why}", markup=False)
+                errors.print(
+                    f"{kind.kind.lower()}/{name} {wanted or 'deletion'} not reached after {timeout_seconds:g} s{why}",
+                    markup=False,
+                    soft_wrap=True,
+                )
                 return NOT_READY
             await asyncio.sleep(0.2)
 
@@ -213,7 +219,7 @@ def logs(
     """Logs of a pod, or of all pods of a model (its builds included)."""
     kind, name = name_and_kind(what)
     if name is None:
-        kind, name = OPTIMIZED_MODEL, what[0]
+        raise DeterministicError("Usage", f"say which: enginewright logs {kind.plural}/NAME")
 
     async def work(cluster: Cluster) -> None:
         names = [name]

@@ -82,15 +82,12 @@ def kind_named(text: str) -> Kind:
         if wanted in {kind.plural, kind.kind.lower()}:
             return kind
     known = ", ".join(sorted({kind.plural for kind in KINDS}))
-    raise DeterministicError("UnknownKind", f"{text!r} is not a kind; known are {known}")
+    raise DeterministicError("Usage", f"{text!r} is not a kind; known are {known}")
 
 
 def name_and_kind(words: list[str]) -> tuple[Kind, str | None]:
-    """`om/NAME`, `om NAME` or `om`; a single other word is a model's name."""
-    if len(words) == 2:
-        return kind_named(words[0]), words[1]
-    (word,) = words
-    if "/" in word:
-        kind, name = word.split("/", 1)
-        return kind_named(kind), name
-    return kind_named(word), None
+    """`om/NAME`, `om NAME` or `om`. DeterministicError `Usage` for anything else."""
+    kind, *names = words[0].split("/", 1) if len(words) == 1 else words
+    if len(names) > 1 or not all(names) or any("/" in name for name in names):
+        raise DeterministicError("Usage", f"{' '.join(words)!r}: say KIND/NAME, KIND NAME or KIND")
+    return kind_named(kind), names[0] if names else None

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from enginewright_api.names import FIELD_MANAGER
-from enginewright_api.validation import admit as admit_ours
 
 from .change_signal import ChangeSignal
 from .log_files import read_log
@@ -33,6 +32,13 @@ _RETRY_SECONDS = 1.0
 logger = logging.getLogger("enginewright.cluster.local")
 
 
+def _admit_ours(manifest: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    # Imported at the first write: a third of a second that reading does without.
+    from enginewright_api.validation import admit
+
+    return admit(manifest, old)
+
+
 class LocalCluster:
     """Implements the Cluster port over `state_dir/objects.sqlite3`. Any number of processes may use one file.
 
@@ -44,7 +50,7 @@ class LocalCluster:
         state_dir: Path,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        admit: Admission = admit_ours,
+        admit: Admission = _admit_ours,
     ) -> None:
         """`state_dir` is made, for its owner only, at the first call."""
         self.state_dir = state_dir

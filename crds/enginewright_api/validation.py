@@ -45,7 +45,9 @@ def problems(manifest: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
     """What the API server would refuse, one sentence each, `path: what is wrong`; empty when nothing."""
     model = RESOURCES.get(str(manifest.get("kind")))
     if model is None or manifest.get("apiVersion") != API_VERSION:
-        given = f"{manifest.get('apiVersion')} {manifest.get('kind')}"
+        if not (manifest.get("apiVersion") and manifest.get("kind")):
+            return [f"apiVersion and kind are required: {API_VERSION} and one of {', '.join(RESOURCES)}"]
+        given = f"{manifest['apiVersion']} {manifest['kind']}"
         return [f"kind: {given} is not one of {API_VERSION} {', '.join(RESOURCES)}"]
     try:
         model.model_validate(dict(manifest))

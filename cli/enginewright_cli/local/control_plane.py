@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from enginewright_api.errors import DeterministicError
-from enginewright_cli.local.accelerators import detect_cpu
 from enginewright_cli.local.components import SYSTEM_NAMESPACE, namespace_objects, system_objects
-from enginewright_cli.local.keys import ensure_keys
 from enginewright_cli.state import StateDirectory
 from enginewright_cluster.local import DATABASE, LocalCluster
 from enginewright_cluster.port import DEPLOYMENT, POD, Cluster, Object
@@ -53,7 +51,9 @@ def database(state: StateDirectory) -> Path:
 
 async def run(state: StateDirectory, options: Options, *, announce: Callable[[str], None]) -> None:
     """Run until SIGTERM or SIGINT. Whatever ran before a crash is started again from the objects."""
+    # Imported here, as below: every command opens the cluster, few run it.
     from enginewright_cli.local.daemon import holding_lock
+    from enginewright_cli.local.keys import ensure_keys
     from enginewright_cluster.agent.agent import Agent
 
     with holding_lock(state, options):
@@ -81,6 +81,8 @@ async def run(state: StateDirectory, options: Options, *, announce: Callable[[st
 
 async def bootstrap(cluster: Cluster, state: StateDirectory, options: Options) -> None:
     """The objects that local mode begins with; whatever is as it should be is left alone."""
+    from enginewright_cli.local.accelerators import detect_cpu
+
     for name in (SYSTEM_NAMESPACE, "default"):
         await prepare_namespace(cluster, state, name)
     await cluster.apply(detect_cpu(), field_manager="enginewright-local")

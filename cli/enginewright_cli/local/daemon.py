@@ -17,7 +17,8 @@ from enginewright_api.errors import DeterministicError, TransientError
 from enginewright_cli.local.control_plane import Options
 from enginewright_cli.state import StateDirectory
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
+"""A bound for a machine that does nothing else well either; a control plane that ends is noticed at once."""
 STOP_SECONDS = 40.0
 
 

@@ -86,9 +86,6 @@ def test_render_gives_the_first_objects(run) -> None:  # type: ignore[no-untyped
     [
         (("apply", "-f", "missing.yaml"), "missing.yaml: there is no such file"),
         (("get", "om"), "there is no control plane in"),
-        (("get", "gizmos"), "'gizmos' is not a kind; known are"),
-        (("wait", "om/x", "--for=sunrise"), "condition=TYPE"),
-        (("init", "--name", "x"), "--source is needed when there is nobody to ask"),
         (("init", "--name", "x", "--task", "Embedding", "--source", "hf:org/name@main"), "40-character"),
         (("init", "--name", "x", "--task", "Embedding", "--source", "somewhere"), "hf:ORG/NAME@COMMIT"),
     ],
@@ -98,6 +95,50 @@ def test_failures_are_one_sentence(run, arguments: tuple[str, ...], says: str) -
     assert done.returncode == 1
     assert says in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("get", "gizmos"), "'gizmos' is not a kind; known are"),
+        (("get", "om/a", "b", "c"), "'om/a b c': say KIND/NAME, KIND NAME or KIND"),
+        (("get", "om/"), "say KIND/NAME, KIND NAME or KIND"),
+        (("describe", "om"), "say which: enginewright describe optimizedmodels/NAME"),
+        (("logs", "om"), "say which: enginewright logs optimizedmodels/NAME"),
+        (("init", "--name", "x"), "--source is needed when there is nobody to ask"),
+        (("delete",), "say what: enginewright delete KIND/NAME or -f FILE"),
+        (("wait", "om/x", "--for=sunrise"), "condition=TYPE"),
+    ],
+)
+def test_usage_errors_are_one_sentence_and_exit_code_2(run, arguments: tuple[str, ...], says: str) -> None:  # type: ignore[no-untyped-def]
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["kind: List\nitems: 3\n", "kind: List\nitems: [1]\n", "kind: List\n"])
+def test_a_list_of_something_else_is_refused(run, text: str) -> None:  # type: ignore[no-untyped-def]
+    done = run("apply", "-f", "-", stdin=text)
+    assert (done.returncode, "items of a List: expected objects" in done.stderr) == (1, True)
+
+
+def test_a_state_folder_that_cannot_be_written_is_one_sentence(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "state").write_text("a file")
+    done = run("up", "--detach")
+    assert done.returncode == 1
+    assert done.stderr == f"enginewright: {tmp_path / 'state'}/up.lock: Not a directory\n"
+
+
+def test_a_read_only_command_does_without_what_it_does_not_need(tmp_path: Path) -> None:
+    """Imports are most of what `get` takes; this list is what once made it three times slower."""
+    heavy = ["google.protobuf", "cryptography", "httpx", "numpy", "psutil", "torch"]
+    probe = (
+        "import sys; from enginewright_cli.main import application; application('get');"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
 
 
 def test_usage_errors_are_exit_code_2(run) -> None:  # type: ignore[no-untyped-def]
