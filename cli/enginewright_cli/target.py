@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from enginewright_api.errors import DeterministicError
 from enginewright_cli.local.control_plane import open_cluster
+from enginewright_cli.local.daemon import running_pid
+from enginewright_cli.output import errors
 from enginewright_cli.state import StateDirectory
 from enginewright_cluster.port import (
     ACCELERATOR_CLASS,
@@ -54,6 +56,12 @@ class Target:
         cluster: Cluster
         if self.context is None:
             cluster = open_cluster(self.state)
+            if running_pid(self.state) is None:
+                errors.print(
+                    "note: the control plane is not running, nothing changes until: enginewright up --detach",
+                    markup=False,
+                    soft_wrap=True,
+                )
         else:
             from enginewright_cluster.kubernetes import KubernetesCluster
 
