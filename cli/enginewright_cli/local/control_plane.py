@@ -53,10 +53,12 @@ async def run(state: StateDirectory, options: Options, *, announce: Callable[[st
     """Run until SIGTERM or SIGINT. Whatever ran before a crash is started again from the objects."""
     # Imported here, as below: every command opens the cluster, few run it.
     from enginewright_cli.local.daemon import holding_lock
+    from enginewright_cli.local.doors import check_ports
     from enginewright_cli.local.keys import ensure_keys
     from enginewright_cluster.agent.agent import Agent
 
     with holding_lock(state, options):
+        check_ports(http_port=options.http_port, grpc_port=options.grpc_port)
         ensure_keys(state)
         cluster = LocalCluster(state.root)
         try:

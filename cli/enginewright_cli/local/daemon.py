@@ -92,7 +92,7 @@ def start(state: StateDirectory, options: Options) -> Running:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise TransientError("StartFailed", f"the control plane ended at once: {_last_line(state)}")
+            raise TransientError("StartFailed", f"the control plane did not start: {_last_line(state)}")
         found = running(state)
         if found is not None and found.pid == process.pid and answers(found.http_port):
             return Running(found.pid, found.http_port, found.grpc_port, f"control plane is up (process {process.pid})")
@@ -134,4 +134,4 @@ def _read(state: StateDirectory) -> dict[str, int]:
 
 def _last_line(state: StateDirectory) -> str:
     lines = state.log.read_text(errors="replace").splitlines()
-    return lines[-1] if lines else f"see {state.log}"
+    return lines[-1].removeprefix("enginewright: ") if lines else f"see {state.log}"
