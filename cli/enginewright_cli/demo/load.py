@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
 
+from enginewright_api.errors import TransientError
 from enginewright_cli.output import console
 from enginewright_cluster.port import OPTIMIZED_MODEL, Cluster, Ref
 
 CLIENTS = 24
-LOAD_SECONDS = 45.0
+LOAD_SECONDS = 60.0
+"""At most; less when all replicas are there and have had load for a moment."""
+FULL_SECONDS = 5.0
 QUIET_SECONDS = 120.0
+_LOOK_SECONDS = 0.2
 _TEXT = " ".join(["A sentence that keeps a small encoder busy for a moment, so that requests queue up."] * 4)
 
 
@@ -27,44 +32,72 @@ class Tally:
 
 
 async def watch_scaling(cluster: Cluster, url: str, model: str, namespace: str) -> None:
-    """Load for a while, then quiet; prints every change of the replica count and how many requests failed."""
-    console.print(f"load: {CLIENTS} clients for {LOAD_SECONDS:g} s, then quiet", markup=False)
-    tally, started = Tally(), time.monotonic()
-    path: list[int] = []
-    try:
-        async with httpx.AsyncClient(
-            timeout=60.0, trust_env=False, limits=httpx.Limits(max_connections=CLIENTS)
-        ) as client:
-            clients = [
-                asyncio.create_task(_client(client, url, model, tally, started + LOAD_SECONDS)) for _ in range(CLIENTS)
-            ]
-            while time.monotonic() < started + LOAD_SECONDS + QUIET_SECONDS:
-                item = await cluster.get(Ref(OPTIMIZED_MODEL, model, namespace))
-                ready = int(((item.get("status") or {}).get("active") or {}).get("replicas", 0))
-                if not path or path[-1] != ready:
-                    path.append(ready)
-                    why = ((item.get("status") or {}).get("scaling") or {}).get("reason", "")
-                    console.print(
-                        f"  {time.monotonic() - started:5.1f} s  {ready} replicas ready  {why}",
-                        markup=False,
-                        soft_wrap=True,
-                    )
-                if time.monotonic() > started + LOAD_SECONDS and ready <= 1:
-                    break
-                await asyncio.sleep(0.2)
-            await asyncio.gather(*clients)
-    finally:
-        await cluster.close()
+    """Load until every replica that the model may have is there, then quiet; tells each change of the count.
+
+    Raises TransientError when a request failed, or when the replicas did not come or did not go again.
+    """
+    ref = Ref(OPTIMIZED_MODEL, model, namespace)
+    spec = (await cluster.get(ref))["spec"]
+    scaling = spec.get("scaling") or {}
+    least, most = int(scaling.get("minReplicas", 1)), int(scaling.get("maxReplicas", 1))
+    console.print(f"load: {CLIENTS} clients until {most} replicas are ready, then quiet", markup=False)
+    tally, stop, path = Tally(), asyncio.Event(), _Path(cluster, ref)
+    limits = httpx.Limits(max_connections=CLIENTS)
+    async with httpx.AsyncClient(timeout=60.0, trust_env=False, limits=limits) as client:
+        clients = [asyncio.create_task(_client(client, url, model, tally, stop)) for _ in range(CLIENTS)]
+        rose = await path.until(lambda replicas: replicas >= most, LOAD_SECONDS)
+        await asyncio.sleep(FULL_SECONDS if rose else 0.0)
+        stop.set()
+        await asyncio.gather(*clients)
+    console.print(f"  {path.seconds:5.1f} s  load ends", markup=False)
+    fell = await path.until(lambda replicas: replicas <= least, QUIET_SECONDS)
     console.print(
-        f"replicas {' → '.join(map(str, path))}; {tally.answered} answered, {tally.busy} told to come back later (429),"
-        f" {len(tally.failures)} failed{': ' + tally.failures[0] if tally.failures else ''}",
+        f"replicas {' → '.join(map(str, path.counts))}; {tally.answered} answered,"
+        f" {tally.busy} told to come back later (429), {len(tally.failures)} failed",
         markup=False,
         soft_wrap=True,
     )
+    if tally.failures:
+        raise TransientError("RequestsFailed", f"{len(tally.failures)} requests failed, the first: {tally.failures[0]}")
+    if not rose or not fell:
+        wanted = f"up to {most} within {LOAD_SECONDS:g} s" if not rose else f"back to {least} in {QUIET_SECONDS:g} s"
+        raise TransientError("NotScaled", f"the replicas of {model} did not go {wanted}: {path.why}")
 
 
-async def _client(client: httpx.AsyncClient, url: str, model: str, tally: Tally, end: float) -> None:
-    while time.monotonic() < end:
+@dataclass(slots=True)
+class _Path:
+    """The ready replicas as they changed; each change is printed."""
+
+    cluster: Cluster
+    ref: Ref
+    counts: list[int] = field(default_factory=list)
+    why: str = ""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    async def until(self, reached: Callable[[int], bool], seconds: float) -> bool:
+        """Whether the count came there in time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            status = (await self.cluster.get(self.ref)).get("status") or {}
+            ready = int((status.get("active") or {}).get("replicas", 0))
+            self.why = str((status.get("scaling") or {}).get("reason", ""))
+            if self.counts[-1:] != [ready]:
+                told = self.why if self.counts else ""
+                self.counts.append(ready)
+                noun = "replica" if ready == 1 else "replicas"
+                console.print(f"  {self.seconds:5.1f} s  {ready} {noun} ready  {told}", markup=False, soft_wrap=True)
+            if reached(ready):
+                return True
+            await asyncio.sleep(_LOOK_SECONDS)
+        return False
+
+
+async def _client(client: httpx.AsyncClient, url: str, model: str, tally: Tally, stop: asyncio.Event) -> None:
+    while not stop.is_set():
         try:
             response = await client.post(f"{url}/v1/embeddings", json={"model": model, "input": _TEXT})
         except httpx.HTTPError as error:

@@ -60,10 +60,15 @@ class Demo:
         _step("control plane", running.sentence)
         asyncio.run(self._apply_and_show(document, running))
         if load:
-            asyncio.run(
-                watch_scaling(open_cluster(self.state), self._url(running), document["metadata"]["name"], NAMESPACE)
-            )
+            asyncio.run(self._load(document["metadata"]["name"], running))
         _step("stop", "enginewright down   (objects and the engine stay; the next demo builds nothing)")
+
+    async def _load(self, name: str, running: daemon.Running) -> None:
+        cluster = open_cluster(self.state)
+        try:
+            await watch_scaling(cluster, self._url(running), name, NAMESPACE)
+        finally:
+            await cluster.close()
 
     async def _apply_and_show(self, document: dict[str, Any], running: daemon.Running) -> None:
         name = document["metadata"]["name"]
