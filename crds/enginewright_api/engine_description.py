@@ -1,6 +1,6 @@
 """engine.json: what the serving side must know to run an engine. Written by the builder, read by admission.
 
-Files of an artifact (below files/):
+Files of an artifact, by the paths that its manifest lists:
 
     engine.json          this description
     engine/              what the backend loads (openvino.xml/.bin, model.onnx, checkpoint/ for Torch)

@@ -3,8 +3,10 @@
 <store>/artifacts/<key>/manifest.json      written last, conditionally; its sha256 is the artifact digest
 <store>/artifacts/<key>/<digest>/model.sig OpenSSF Model Signing bundle over that manifest and its files
 <store>/artifacts/<key>/files/<sha256>     content of what the manifest lists: racing builders never mix files
-<store>/evidence/<key>/<evidence digest>.json
+<store>/evidence/<key>/<request digest>.json  evidence for requests other than the manifest's own
 <store>/stages/<stage key>/...             the builder's stage cache
+
+The paths that a manifest lists are those of the folder that admission lays out (see `engine_description`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence
 from enginewright_api.model_base import ApiModel
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Toolchain
 
-MANIFEST_SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "model.sig"
 
@@ -34,7 +35,7 @@ def _safe_path(path: str) -> str:
 class ArtifactFile(ApiModel):
     """One file of an artifact."""
 
-    path: Annotated[str, Field(max_length=512), AfterValidator(_safe_path)] = Field(description="Relative to files/.")
+    path: Annotated[str, Field(max_length=512), AfterValidator(_safe_path)] = Field(description="Where the file lies in the folder that is served.")
     size: int = Field(ge=0, description="Bytes.")
     sha256: Sha256 = Field(description="Content digest.")
 
