@@ -18,8 +18,6 @@ from .service import Gateway
 from .upstream import SERVICE
 
 _MODEL_CALLS = ("ModelInfer", "ModelMetadata", "ModelConfig", "ModelStatistics")
-_OPEN_CALLS = ("ServerLive", "ServerReady")
-"""Health needs no key, as over HTTP."""
 
 Unary = Callable[[bytes, Any, Exchange], Awaitable[bytes]]
 

@@ -120,8 +120,6 @@ class Observation:
     completions_per_second: Figure | None = None
     prompt_tokens_per_second: Figure | None = None
     output_tokens_per_second: Figure | None = None
-    kv_usage: Figure | None = None
-    """Share of the key-value cache in use, 0 to 1."""
     request_latency: Distribution | None = None
     time_to_first_token: Distribution | None = None
     time_between_tokens: Distribution | None = None
