@@ -40,7 +40,11 @@ SUPPORTED: tuple[Support, ...] = (
     Support(Backend.OPENVINO, "cpu", _ENCODERS, Format.BF16, ()),
     # Plain MinMax is what NNCF does without smoothing; on BERT-like encoders smoothing keeps the outlier channels.
     Support(
-        Backend.OPENVINO, "cpu", _ENCODERS, Format.INT8, (_METHOD.SMOOTH_QUANT, _METHOD.MIN_MAX, _METHOD.PERCENTILE)
+        Backend.OPENVINO,
+        "cpu",
+        _ENCODERS,
+        Format.INT8,
+        (_METHOD.SMOOTH_QUANT, _METHOD.MIN_MAX, _METHOD.HISTOGRAM, _METHOD.PERCENTILE),
     ),
     Support(Backend.ONNX_RUNTIME, "cpu", _ENCODERS, Format.NONE, ()),
     Support(

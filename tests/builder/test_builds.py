@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -135,6 +136,7 @@ def test_other_formats(shared: Builder, backend: str, quantization: dict[str, An
     assert outcome.evidence is not None
     quality, benchmark = outcome.evidence.quality, outcome.evidence.benchmark
     assert quality.minimum is not None
+    assert benchmark.speedup > 0
     if quantization is None:
         assert quality.minimum > 0.99999
     elif quantization["format"] == "FP16":
@@ -248,15 +250,12 @@ def test_two_builders_racing_end_with_one_artifact_and_no_error(shared: Builder,
 
 def poisoned(folder: Path, builder: Builder, value: float) -> dict[str, Any]:
     """MiniLM with one weight of its last layer replaced; as an objectStore source."""
-    folder.mkdir()
     (fetched,) = [
         path.parent
         for path in builder.work.glob("stages/*/files/config.json")
         if json.loads((path.parent.parent / "stage.json").read_text())["name"] == "fetch"
     ][:1]
-    for path in fetched.iterdir():
-        if path.suffix == ".json":
-            (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(fetched, folder)
     weights = load_file(fetched / "model.safetensors")
     name = "encoder.layer.5.output.LayerNorm.weight"
     weights[name] = np.full_like(weights[name], value)
@@ -277,14 +276,15 @@ def test_a_model_that_says_nothing_is_refused(shared: Builder, tmp_path: Path, v
     assert read_manifest(open_store(shared.store.as_uri()), wanted.key) is None
 
 
-def test_a_broken_engine_is_caught_by_the_gate_although_it_runs(shared: Builder, tmp_path: Path) -> None:
-    """Quantising activations by a percentile of few short texts ruins MiniLM: published, with the verdict Failed."""
-    quantization = {"format": "INT8", "method": "Percentile", "calibration": {"samples": 4, "maxTokens": 8}}
-    outcome, _, code = shared.run(request("OpenVINO", quantization))
-    assert code == 0
+def test_a_bad_engine_is_caught_by_the_gate_although_it_runs(shared: Builder) -> None:
+    """One scale a tensor for weights and activations ruins MiniLM: published, with the verdict Failed."""
+    calibration = {"samples": 8, "maxTokens": 16}
+    quantization = {"format": "INT8", "method": "MinMax", "granularity": "PerTensor", "calibration": calibration}
+    outcome, _, code = shared.run(request("ONNXRuntime", quantization))
+    assert (code, outcome.failure) == (0, None)
     assert outcome.evidence is not None
     assert outcome.evidence.quality.verdict is Verdict.FAILED
-    assert outcome.evidence.quality.drop > 0.02
+    assert outcome.evidence.quality.drop > 0.05
     report = next(file for file in published(shared, outcome).files if file.path == "report.html")
     assert report.size > 10_000
 
