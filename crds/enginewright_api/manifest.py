@@ -35,7 +35,9 @@ def _safe_path(path: str) -> str:
 class ArtifactFile(ApiModel):
     """One file of an artifact."""
 
-    path: Annotated[str, Field(max_length=512), AfterValidator(_safe_path)] = Field(description="Where the file lies in the folder that is served.")
+    path: Annotated[str, Field(max_length=512), AfterValidator(_safe_path)] = Field(
+        description="Where the file lies in the folder that is served."
+    )
     size: int = Field(ge=0, description="Bytes.")
     sha256: Sha256 = Field(description="Content digest.")
 
