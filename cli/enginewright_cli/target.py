@@ -45,11 +45,6 @@ class Target:
     namespace: str
     context: str | None
 
-    @property
-    def is_local(self) -> bool:
-        """Whether this is the control plane of this machine."""
-        return self.context is None
-
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Cluster]:
         """The cluster; closed at the end."""

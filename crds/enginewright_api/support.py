@@ -67,9 +67,6 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
 BUILTIN_DATASETS: dict[str, frozenset[Task]] = {"news-en": frozenset({Task.EMBEDDING})}
 """Sets that come with the builder and the tasks they can judge (they hold text without labels)."""
 
-CALIBRATION_DATASETS: frozenset[str] = frozenset(BUILTIN_DATASETS)
-"""Builtin sets that ranges can be measured on: any text will do."""
-
 _READ_BY: dict[Metric, frozenset[str]] = {
     Metric.COSINE_SIMILARITY: frozenset({"text", "text_pair"}),
     Metric.SPEARMAN_CORRELATION: frozenset({"text", "text_pair", "score"}),
