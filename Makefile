@@ -38,12 +38,13 @@ check: $(STAMP) ## Format, lint, types, import contracts, unit tests
 format: $(STAMP) ## Format and fix what can be fixed
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
 
-generate: $(STAMP) ## Write the CRDs and the API reference from the types
+generate: $(STAMP) ## Write the CRDs, the chart's copy of them and the API reference from the types
 	@$(PY) -m enginewright_api.crd crds
 	@$(PY) -m enginewright_api.reference docs/api.md
+	@$(MAKE) --no-print-directory chart
 
 clean: ## Remove the virtual environment and caches of this checkout
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 include tests/kube/kube.mk
--include images/images.mk
+include images/images.mk
