@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel
@@ -136,15 +137,24 @@ def _fill_object_defaults(model: type[BaseModel], node: Schema) -> None:
     """Optional objects default to their own defaults, spelt out: the server holds its rules against them."""
     for name, field in model.model_fields.items():
         child = node["properties"].get(field.alias or name)
-        nested = field.annotation
-        if child is None or not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            continue
-        if child.get("type") == "object" and "properties" in child:
-            _fill_object_defaults(nested, child)
-            if field.default_factory is not None:
+        for nested in _models_in(field.annotation):
+            inner = child["items"] if child.get("type") == "array" else child
+            if "properties" not in inner:
+                continue
+            _fill_object_defaults(nested, inner)
+            if inner is child and field.default_factory is not None:
                 child["default"] = {
                     key: value["default"] for key, value in child["properties"].items() if "default" in value
                 }
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Models in `Model`, `Model | None`, `list[Model]` and `Annotated` forms of these."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    else:
+        for argument in get_args(annotation):
+            yield from _models_in(argument)
 
 
 def schema_of(model: type[BaseModel]) -> Schema:

@@ -256,6 +256,12 @@ class Fallback(ApiModel):
                 " || (has(self.without) && self.without.size() > 0)",
                 "fallbacks: a rung must change something",
             ),
+            (
+                "!has(self.without) || !((has(self.pruning) && 'Pruning' in self.without)"
+                " || (has(self.lowRank) && 'LowRank' in self.without)"
+                " || (has(self.quantization) && 'Quantization' in self.without))",
+                "without: must not name a block that the rung brings",
+            ),
         )
     )
     without: Annotated[list[Block], Field(max_length=4)] = Field(

@@ -71,6 +71,15 @@ _SPEC_RULES = (
         "quality.metric: Accuracy and F1 are for tasks Classification and TokenClassification",
     ),
     (
+        f"!({_LABELS}) || !has(self.quality.dataset) || has(self.quality.dataset.columns.label)",
+        "quality.dataset.columns.label: name the column with the expected class",
+    ),
+    (
+        "self.quality.metric != 'SpearmanCorrelation' || !has(self.quality.dataset)"
+        " || (has(self.quality.dataset.columns.textPair) && has(self.quality.dataset.columns.score))",
+        "quality.dataset.columns: metric SpearmanCorrelation needs textPair and score",
+    ),
+    (
         "self.parallelism.tensor * self.parallelism.pipeline * self.parallelism.context"
         " == self.hardware.acceleratorsPerReplica",
         "parallelism: tensor × pipeline × context must equal hardware.acceleratorsPerReplica",

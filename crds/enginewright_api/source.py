@@ -62,7 +62,9 @@ class ObjectStoreSource(ApiModel):
             ),
         )
     )
-    uri: Uri = Field(description="Folder that holds the files, such as s3://bucket/path.")
+    uri: Uri = Field(
+        description="Folder with the files, such as s3://bucket/path. Taken as immutable: new files need a new URI."
+    )
     secret_ref: SecretReference | None = Field(default=None, description="Credentials for the store.")
 
 
@@ -88,7 +90,9 @@ class PersistentVolumeClaimSource(ApiModel):
         json_schema_extra=rules((_NO_PARENT, "path: must be relative to the volume and must not contain '..'"))
     )
     claim_name: Name = Field(description="Name of the PersistentVolumeClaim.")
-    path: RelativePath = Field(default="", description="Folder inside the volume.")
+    path: RelativePath = Field(
+        default="", description="Folder inside the volume. Taken as immutable: new files need a new folder."
+    )
 
 
 class PackageSource(ApiModel):

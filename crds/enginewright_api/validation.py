@@ -95,7 +95,8 @@ def _broken_rules(schema: Schema, value: Any, old: Any, path: str) -> Iterator[s
     for entry in schema.get(EXTENSION, ()):
         if "oldSelf" in entry["rule"] and old is None:
             continue
-        if not _program(entry["rule"]).eval(data={"self": value, "oldSelf": old}).value():
+        # A rule that cannot be evaluated gives an error object, which is not True; the server refuses then, too.
+        if _program(entry["rule"]).eval(data={"self": value, "oldSelf": old}).value() is not True:
             yield f"{path}: {entry['message']}" if path else entry["message"]
     if isinstance(value, Mapping):
         for name, child in schema.get("properties", {}).items():

@@ -149,6 +149,21 @@ WRONG: tuple[Wrong, ...] = (
     ),
     Wrong("distil-student", model(optimization={"distillation": {"student": {}}}), ("student", "exactly one")),
     Wrong("fallback-empty", model(optimization={"fallbacks": [{}]}), ("fallbacks", "change something")),
+    Wrong(
+        "fallback-both",
+        model(optimization={"fallbacks": [{"without": ["Quantization"], "quantization": {"format": "FP16"}}]}),
+        ("without", "brings"),
+    ),
+    Wrong(
+        "label-missing",
+        model(task="Classification", quality={"dataset": {"configMap": {"name": "rows"}}}),
+        ("quality.dataset.columns.label",),
+    ),
+    Wrong(
+        "score-missing",
+        model(quality={"metric": "SpearmanCorrelation", "dataset": {"configMap": {"name": "rows"}}}),
+        ("quality.dataset.columns", "textPair"),
+    ),
     Wrong("search-alone", model(optimization={"search": {"maxBuilds": 2}}), ("search", "profile")),
     Wrong("dataset-empty", model(quality={"dataset": {}}), ("dataset", "exactly one")),
     Wrong("metric-task", model(quality={"metric": "Accuracy"}), ("quality.metric", "Classification")),

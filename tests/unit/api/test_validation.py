@@ -53,6 +53,16 @@ def test_defaults_leave_what_is_given_alone() -> None:
     assert "replicas" not in model()["spec"]
 
 
+def test_defaults_reach_into_optional_objects_and_lists() -> None:
+    item = model(
+        quality={"dataset": {"configMap": {"name": "rows"}}},
+        optimization={"fallbacks": [{"pruning": {"granularity": "Heads"}}]},
+    )
+    spec = with_defaults(item)["spec"]
+    assert spec["quality"]["dataset"]["columns"] == {"text": "text"}
+    assert spec["optimization"]["fallbacks"][0]["pruning"]["schedule"] == {"type": "OneShot", "steps": 1}
+
+
 def test_another_kind_is_named() -> None:
     assert problems({"apiVersion": "v1", "kind": "Pod"}) == [
         "kind: v1 Pod is not one of enginewright.io/v1alpha1 OptimizedModel, EngineBuild, AcceleratorClass"
