@@ -42,6 +42,7 @@ def fresh(tmp_path: Path) -> Builder:
 
 
 def published(builder: Builder, outcome: BuildOutcome) -> Manifest:
+    assert outcome.failure is None, outcome.failure.message
     found = read_manifest(open_store(builder.store.as_uri()), outcome.key)
     assert found is not None
     assert outcome.artifact is not None, outcome.failure

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,10 @@ from enginewright_builder.resources import resident_bytes
 _READY_SECONDS = 300.0
 _POLL_SECONDS = 0.05
 _LOG_TAIL_BYTES = 4000
+_MAX_STARTS = 3
+_PORT_TAKEN = ("already in use", "address in use", "failed to bind")
+_LOWEST_PORT = 15_000
+_PORTS = 17_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,20 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Ports that nobody listens on now; held together so that they differ."""
-        sockets = [socket.socket() for _ in range(4)]
+        """Ports that nobody listens on now; held together so that they differ.
+
+        Below the range that the kernel hands out for connections: the server binds seconds later.
+        """
+        sockets: list[socket.socket] = []
         try:
-            for held in sockets:
-                held.bind(("127.0.0.1", 0))
+            while len(sockets) < len(fields(cls)):
+                held = socket.socket()
+                try:
+                    held.bind(("127.0.0.1", _LOWEST_PORT + secrets.randbelow(_PORTS)))
+                except OSError:
+                    held.close()
+                    continue
+                sockets.append(held)
             return cls(*(int(held.getsockname()[1]) for held in sockets))
         finally:
             for held in sockets:
@@ -47,59 +61,77 @@ class Ports:
 class Server:
     """A running server. Stop it, or let `Children.close` do so."""
 
-    def __init__(
-        self, name: str, process: subprocess.Popen[bytes], ports: Ports, log: Path, children: Children
-    ) -> None:
+    def __init__(self, name: str, folder: Path, *, threads: int, children: Children) -> None:
         self.name = name
-        self.ports = ports
-        self._process = process
-        self._log = log
+        self._folder = folder
+        self._threads = threads
         self._children = children
+        self._starts = 0
+        self.ports, self._process = self._launch()
 
     @classmethod
     def start(cls, engine: Path, *, name: str, scratch: Path, threads: int, children: Children) -> Server:
         """Stage an engine folder and start serving it. Returns before it is ready."""
         folder = scratch / f"server-{name}-{time.monotonic_ns()}"
         folder.mkdir(parents=True)
-        repository, log = folder / "repository", folder / "server.log"
-        ports = Ports.free()
+        log = folder / "stage.log"
         with log.open("wb") as stream:
             staging = children.start(
-                _program("stage", "--engine", str(engine), "--dest", str(repository), "--model-name", name),
+                _program("stage", "--engine", str(engine), "--dest", str(folder / "repository"), "--model-name", name),
                 stdout=stream,
                 stderr=stream,
             )
             if staging.wait() != 0:
                 raise DeterministicError("EngineLoadFailed", f"engine {name} cannot be staged: {_tail(log)}")
-            process = children.start(
-                _program(
-                    "serve", "--repository", str(repository), "--model", name,
-                    "--http-port", str(ports.http), "--grpc-port", str(ports.grpc),
-                    "--metrics-port", str(ports.metrics), "--health-port", str(ports.health),
-                    "--threads", str(threads), "--drain-seconds", "0",
-                ),
-                environment={"OMP_NUM_THREADS": str(threads), "ENGINE_THREADS": str(threads)},
-                stdout=stream,
-                stderr=stream,
-            )  # fmt: skip
-        return cls(name, process, ports, log, children)
+        return cls(name, folder, threads=threads, children=children)
 
     def wait_ready(self) -> None:
-        """Until it answers a real inference. Raises DeterministicError when it ends, TransientError when it hangs."""
+        """Until it answers a real inference.
+
+        Raises DeterministicError when it cannot run the engine, TransientError when it dies otherwise or hangs.
+        """
         deadline = time.monotonic() + _READY_SECONDS
-        while not self._is_ready():
+        while True:
             code = self._process.poll()
             if code is not None:
-                raise DeterministicError(
-                    "EngineLoadFailed",
-                    f"the server ended with exit code {code} on engine {self.name}: {_tail(self._log)}",
-                )
+                self._restart_or_raise(code)
+            elif self._is_ready():
+                return
             if time.monotonic() > deadline:
                 raise TransientError(
                     "ServerNotReady",
                     f"engine {self.name} did not answer within {_READY_SECONDS:.0f} s: {_tail(self._log)}",
                 )
             time.sleep(_POLL_SECONDS)
+
+    def _launch(self) -> tuple[Ports, subprocess.Popen[bytes]]:
+        self._starts += 1
+        ports, threads = Ports.free(), str(self._threads)
+        self._log = self._folder / f"server-{self._starts}.log"
+        with self._log.open("wb") as stream:
+            process = self._children.start(
+                _program(
+                    "serve", "--repository", str(self._folder / "repository"), "--model", self.name,
+                    "--http-port", str(ports.http), "--grpc-port", str(ports.grpc),
+                    "--metrics-port", str(ports.metrics), "--health-port", str(ports.health),
+                    "--threads", threads, "--drain-seconds", "0",
+                ),
+                environment={"OMP_NUM_THREADS": threads, "ENGINE_THREADS": threads},
+                stdout=stream,
+                stderr=stream,
+            )  # fmt: skip
+        return ports, process
+
+    def _restart_or_raise(self, code: int) -> None:
+        """A port that was taken since we looked is no fault of the engine: try others."""
+        log = self._log.read_bytes().decode(errors="replace").lower()
+        if any(text in log for text in _PORT_TAKEN) and self._starts < _MAX_STARTS:
+            self.ports, self._process = self._launch()
+            return
+        what = f"the server ended with exit code {code} on engine {self.name}: {_tail(self._log)}"
+        if code == DeterministicError.exit_code:
+            raise DeterministicError("EngineLoadFailed", what)
+        raise TransientError("ServerDied", what)
 
     def resident_bytes(self) -> int:
         """Memory of the server and its children now."""
