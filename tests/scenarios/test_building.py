@@ -77,6 +77,19 @@ async def test_deterministic_failure_is_never_retried(world: World) -> None:
     assert ("search", "Warning", "BuildFailed") in await world.events()
 
 
+async def test_what_fails_every_rung_in_the_same_words_is_said_once(world: World) -> None:
+    world.kubelet.builder = lambda attempt: failure(
+        attempt.key, FailureClass.DETERMINISTIC, "SourceNotFound", "source.package.name: not installed"
+    )
+    await world.apply(optimization=LADDER)
+    await world.settle()
+    status, reason, message = await world.condition("Built")
+    assert (status, reason) == ("False", "BuildFailed")
+    assert message.count("SourceNotFound") == 1
+    assert "INT8" in message
+    assert "FP16" in message
+
+
 async def test_transient_failure_is_retried_after_a_pause(world: World) -> None:
     good = world.published()
 

@@ -41,7 +41,9 @@ def _servable(draft: Draft) -> Draft:
     serving = [engine for engine in engines.values() if selected.covers(engine.label)]
     ready = sum(engine.ready for engine in serving)
     if ready:
-        return draft.found(SERVABLE, is_true("Serving", f"{ready} replicas answer"))
+        return draft.found(
+            SERVABLE, is_true("Serving", "1 replica answers" if ready == 1 else f"{ready} replicas answer")
+        )
     if serving and all(engine.wanted == 0 for engine in serving):
         return draft.found(SERVABLE, is_false("ScaledToZero", "replicas is 0"))
     if draft.snapshot.status().active is None:

@@ -173,7 +173,11 @@ def _none_passed(draft: Draft, judged: list[Judged]) -> Draft:
     reason = {"OutOfMemory": "OutOfMemory", "ToolchainMissing": "ToolchainMismatch"}.get(
         last.failure.reason, "BuildFailed"
     )
-    message = "; ".join(f"{item.rung.title}: {item.message}" for item in failures)
+    titles: dict[str, list[str]] = {}
+    for item in failures:
+        titles.setdefault(item.message, []).append(item.rung.title)
+    # A source that is not there fails every rung in the same words; once is enough.
+    message = "; ".join(f"{', '.join(rungs)}: {said}" for said, rungs in titles.items())
     draft = replace(draft, failure=LastFailure.of(last.failure, time=""))
     return draft.found(BUILT, is_false(reason, message))
 
