@@ -52,12 +52,18 @@ def down(state: StateOption = None) -> None:
 def status(state: StateOption = None) -> None:
     """Is the control plane up, and are its parts ready? Exit code 1 when it is not."""
     where = state_directory(state)
-    pid = daemon.running_pid(where)
-    if pid is None:
+    running = daemon.running(where)
+    if running is None:
         console.print(f"not running (state in {where.root}); start it with: enginewright up --detach", markup=False)
         raise typer.Exit(1)
     parts = asyncio.run(control_plane.parts(where))
     print_table(["PART", "READY", "RESTARTS"], [[part.name, part.ready, part.restarts] for part in parts])
-    console.print(f"process {pid}, state in {where.root}", markup=False)
+    console.print(f"process {running.pid}, state in {where.root}", markup=False)
+    console.print(
+        f"gateway: OpenAI http://127.0.0.1:{running.http_port}/v1, KServe v2 http://127.0.0.1:{running.http_port}"
+        f" and gRPC 127.0.0.1:{running.grpc_port}",
+        markup=False,
+        soft_wrap=True,
+    )
     if any(not part.is_ready for part in parts):
         raise typer.Exit(1)

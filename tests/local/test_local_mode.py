@@ -69,6 +69,8 @@ def test_three_protocols_give_the_same_vectors(minilm: LocalMode) -> None:
 def test_the_status_names_addresses_that_answer(minilm: LocalMode) -> None:
     endpoints = status_of(minilm, "minilm")["endpoints"]
     assert endpoints == {"openAI": f"{minilm.url}/v1", "http": minilm.url, "grpc": minilm.grpc}
+    told = minilm.run("status").stdout
+    assert all(address in told for address in endpoints.values())
 
 
 def test_applying_again_changes_and_builds_nothing(minilm: LocalMode) -> None:
