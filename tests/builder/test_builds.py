@@ -190,7 +190,8 @@ def left_over(root: Path) -> list[str]:
     for process in psutil.process_iter():
         try:
             command = " ".join(process.cmdline())
-            if str(root) in command or ("enginewright_builder.toolchain" in command and process.ppid() == 1):
+            given = process.environ().get("TERMINATION_MESSAGE_PATH", "")
+            if str(root) in command or str(root) in given:
                 found.append(command[:200])
         except psutil.Error:
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from typing import IO
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Serve tasks until standard input ends."""
+    _end_with_family_on_sigterm()
     # Libraries print to standard output as they like; replies go to a private copy of it.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -31,6 +33,22 @@ def main() -> None:
     preload = threading.Thread(target=_preload, name="preload", daemon=True)
     preload.start()
     _serve(sys.stdin, replies, threads, preload)
+
+
+def _end_with_family_on_sigterm() -> None:
+    """SIGTERM (which also comes when the builder dies) ends this process and whatever the toolchains forked off.
+
+    From a thread that waits for it: a Python signal handler would wait for the compiler to return.
+    """
+    if os.getpgrp() != os.getpid():
+        return  # started by hand, in somebody else's process group
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        signal.sigwait({signal.SIGTERM})
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="sigterm", daemon=True).start()
 
 
 def _serve(tasks: IO[str], replies: IO[str], threads: int, preload: threading.Thread) -> None:
