@@ -48,5 +48,6 @@ if ! "$venv/bin/uv" --version 2>/dev/null | grep -qF "$uv_version"; then
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
 fi
 echo "setup: installing $(grep -cE '^[a-z0-9]' requirements.lock) packages into $venv (about 5 GB; the first time takes minutes)"
-"$venv/bin/uv" pip sync --require-hashes --python "$venv/bin/python" requirements.lock
+# Compiling the bytecode takes half a minute here; left to the first build, every process of it would wait for imports.
+"$venv/bin/uv" pip sync --quiet --compile-bytecode --require-hashes --python "$venv/bin/python" requirements.lock
 "$venv/bin/uv" pip install --quiet --no-deps --python "$venv/bin/python" --editable .

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from enginewright_api.crd import definitions
 from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.port import (
     CONFIG_MAP,
@@ -77,13 +75,8 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def kube_with_crds(kube_api: Any) -> Any:
-    kube_api.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(definitions()))
-    kube_api.kubectl(
-        "wait", "--for=condition=Established", "--timeout=60s",
-        *(f"crd/{definition['metadata']['name']}" for definition in definitions()),
-    )  # fmt: skip
-    return kube_api
+def kube_with_crds(kube_crds: Any) -> Any:
+    return kube_crds
 
 
 @pytest.fixture(params=["fake", "local", "kubernetes"])

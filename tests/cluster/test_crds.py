@@ -7,22 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from enginewright_api.crd import definitions, write
+from enginewright_api.crd import write
 from enginewright_api.validation import with_defaults
 from tests.objects.table import IMMUTABLE, RIGHT, UNKNOWN_FIELDS, WRONG, Object, Wrong, build, model
 
 
 @pytest.fixture(scope="module")
-def server(kube_api: Any) -> Any:
-    kube_api.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(definitions()))
-    kube_api.kubectl(
-        "wait", "--for=condition=Established", "--timeout=60s",
-        *(f"crd/{definition['metadata']['name']}" for definition in definitions()),
-    )  # fmt: skip
-    with kube_api.namespace() as namespace:
-        yield kube_api, namespace
+def server(kube_crds: Any) -> Any:
+    with kube_crds.namespace() as namespace:
+        yield kube_crds, namespace
 
 
 def _apply(server: Any, item: Object, *flags: str) -> Any:

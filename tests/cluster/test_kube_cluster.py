@@ -79,8 +79,7 @@ def workload(kind: str, spec: Mapping[str, object], pod: Mapping[str, object]) -
 
 @pytest.fixture(scope="module")
 def widgets(kube_api: Cluster) -> Cluster:
-    kube_api.apply(widget_crd())
-    kube_api.kubectl("wait", "--for=condition=Established", f"crd/widgets.{GROUP}", "--timeout=30s")
+    kube_api.install_crds([widget_crd()])
     return kube_api
 
 

@@ -18,7 +18,6 @@ import yaml
 from aiohttp import web
 from kubernetes.aio.config import incluster_config
 
-from enginewright_api.crd import definitions
 from enginewright_api.errors import DeterministicError
 from enginewright_cluster.kubernetes import KubernetesCluster
 from enginewright_cluster.kubernetes_connection import Call
@@ -50,12 +49,9 @@ MAP_OF_MANY = {"many": "yes"}
 
 
 @pytest.fixture(scope="module")
-def served(kube_api: RealCluster) -> RealCluster:
+def served(kube_crds: RealCluster) -> RealCluster:
     """The shared cluster with our kinds."""
-    kube_api.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(definitions()))
-    names = [f"crd/{definition['metadata']['name']}" for definition in definitions()]
-    kube_api.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
-    return kube_api
+    return kube_crds
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import yaml
 
-from enginewright_api.crd import definitions
 from tests.gateway.running_gateway import model_manifest, slice_manifest
 from tests.gateway.triton_process import TritonProcess, free_ports, missing, outward_address
 from tests.kube.harness import Cluster
@@ -25,12 +24,9 @@ KEY = "a key for this test"
 
 
 @pytest.fixture(scope="module")
-def served(kube_api: Cluster) -> Cluster:
+def served(kube_crds: Cluster) -> Cluster:
     """The shared cluster with our kinds."""
-    kube_api.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(definitions()))
-    names = [f"crd/{definition['metadata']['name']}" for definition in definitions()]
-    kube_api.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
-    return kube_api
+    return kube_crds
 
 
 def ask(port: int, method: str, path: str, body: Any = None, key: str = KEY) -> tuple[int, Any]:

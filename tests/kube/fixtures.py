@@ -2,6 +2,7 @@
 
     kube_api       control plane and kwok: anything that is about the API (4 s to boot)
     kube_node      the same cluster with a real node, DNS and a registry (4 s more)
+    kube_crds      kube_api with Enginewright's CustomResourceDefinitions
     kube_namespace a fresh namespace for one test
     kube_private   a control plane of the test module's own, whose servers may be killed
 
@@ -20,10 +21,11 @@ from typing import NoReturn
 
 import pytest
 
+from enginewright_api.crd import definitions
 from tests.kube import scripts
 from tests.kube.harness import Cluster, OwnCluster, private_cluster, shared_cluster
 
-FIXTURES = {"kube_api", "kube_node", "kube_namespace", "kube_private"}
+FIXTURES = {"kube_api", "kube_crds", "kube_node", "kube_namespace", "kube_private"}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -62,6 +64,13 @@ def kube_node(request: pytest.FixtureRequest, kube_api: Cluster) -> Cluster:
                 kube_api.start("node", "registry")
             except scripts.Unavailable as reason:
                 _cannot(reason)
+    return kube_api
+
+
+@pytest.fixture(scope="session")
+def kube_crds(kube_api: Cluster) -> Cluster:
+    """The shared cluster with Enginewright's resources served."""
+    kube_api.install_crds(definitions())
     return kube_api
 
 

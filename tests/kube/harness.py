@@ -9,12 +9,13 @@ import os
 import secrets
 import subprocess
 import tempfile
+import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
-from typing import IO, Final, Literal
+from typing import IO, Any, Final, Literal
 
 from tests.kube import scripts
 from tests.kube.scripts import Part
@@ -37,6 +38,11 @@ GPU_TAINT: Final = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSc
 
 class CommandFailed(AssertionError):  # noqa: N818 - reads as what happened
     """A command against the cluster failed; the message holds what it printed."""
+
+
+def _is_established(definition: Mapping[str, Any]) -> bool:
+    conditions = definition.get("status", {}).get("conditions") or []
+    return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,26 @@ class Cluster:
     def apply(self, *manifests: Mapping[str, object], namespace: str = "default") -> None:
         """Create or update objects by server-side apply."""
         stdin = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
-        self.kubectl("apply", "--server-side", f"--namespace={namespace}", "--filename=-", stdin=stdin)
+        self.kubectl(
+            "apply", "--server-side", "--force-conflicts", f"--namespace={namespace}", "--filename=-", stdin=stdin
+        )
+
+    def install_crds(self, definitions: Sequence[Mapping[str, Any]], *, timeout: float = 60) -> None:
+        """Apply CustomResourceDefinitions and return when all are served; `timeout` is in seconds.
+
+        Polled here: `kubectl wait` fails on an object that has no conditions yet.
+        """
+        self.apply(*definitions)
+        names = [f"crd/{definition['metadata']['name']}" for definition in definitions]
+        end = time.monotonic() + timeout
+        while True:
+            found = json.loads(self.kubectl("get", *names, "--output=json").stdout)
+            items = found.get("items", [found])
+            if all(_is_established(item) for item in items):
+                return
+            if time.monotonic() > end:
+                raise CommandFailed(f"not established after {timeout:g} s: {', '.join(names)}")
+            time.sleep(0.1)
 
     @contextlib.contextmanager
     def namespace(self, prefix: str = "test") -> Iterator[str]:

@@ -52,11 +52,6 @@ async def _world(request: pytest.FixtureRequest, folder: Path, stack: contextlib
 
 
 @pytest.fixture(scope="session")
-def kube_with_crds(kube_api: Any) -> Path:
+def kube_with_crds(kube_crds: Any) -> Path:
     """Kubeconfig of an API server that knows our resources."""
-    server = kube_api
-    files = [argument for file in sorted(CRDS.glob("*.yaml")) for argument in ("-f", str(file))]
-    server.kubectl("apply", "--server-side", "--force-conflicts", *files)
-    names = ("optimizedmodels", "enginebuilds", "acceleratorclasses")
-    server.kubectl("wait", "--for=condition=Established", *(f"crd/{name}.enginewright.io" for name in names))
-    return Path(server.kubeconfig)
+    return Path(kube_crds.kubeconfig)

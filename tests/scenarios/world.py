@@ -157,9 +157,31 @@ class World:
             if self.real:
                 await asyncio.sleep(0.1)
             quiet = quiet + 1 if await self.versions() == before else 0
-            if quiet == (3 if self.real else 1):
+            if quiet >= (3 if self.real else 1) and not await self._controllers_behind():
                 return
         raise AssertionError("still moving")
+
+    async def _controllers_behind(self) -> bool:
+        """Whether a real cluster's controllers have yet to act on what they were given."""
+        if not self.real:
+            return False
+        jobs = await self.cluster.list(JOB, namespace=self.namespace)
+        pods = await self.cluster.list(POD, namespace=self.namespace)
+        started = {pod["metadata"].get("labels", {}).get("batch.kubernetes.io/job-name") for pod in pods}
+        finished = {pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") in ("Succeeded", "Failed")}
+        for job in jobs:
+            ended = any(
+                item["type"] in ("Complete", "Failed") and item["status"] == "True"
+                for item in job.get("status", {}).get("conditions", ())
+            )
+            own_finished = any(name.startswith(job["metadata"]["name"]) for name in finished)
+            if not ended and (job["metadata"]["name"] not in started or own_finished):
+                return True
+        deployments = await self.cluster.list(DEPLOYMENT, namespace=self.namespace)
+        return any(
+            item.get("status", {}).get("observedGeneration", 0) < item["metadata"].get("generation", 0)
+            for item in deployments
+        )
 
     async def step(self) -> None:
         """One step of everything but the operator."""
