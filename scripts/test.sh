@@ -4,7 +4,7 @@
 set -uo pipefail
 venv=${1:?usage: test.sh VENV}
 cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+export OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false
 passed=0 failed=0 skipped=0 status=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
