@@ -29,7 +29,11 @@ tier unit tests/unit -q -n 2
 for folder in tests/*/; do
   folder=${folder%/}
   case ${folder##*/} in unit | objects | kube | __pycache__) continue ;; esac
-  [ -n "$(find "$folder" -name 'test_*.py' -print -quit)" ] && tier "${folder##*/}" "$folder" -q
+  [ -n "$(find "$folder" -name 'test_*.py' -print -quit)" ] || continue
+  case ${folder##*/} in
+    e2e) tier e2e "$folder" -q -s ;; # it prints how long each step took
+    *) tier "${folder##*/}" "$folder" -q ;;
+  esac
 done
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 exit "$status"
