@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from enginewright_api.errors import DeterministicError, TransientError
 from enginewright_cli.local.control_plane import Options
+from enginewright_cli.local.doors import check_ports
 from enginewright_cli.state import StateDirectory
 
 START_SECONDS = 120.0
@@ -79,6 +80,8 @@ def start(state: StateDirectory, options: Options) -> Running:
     already = running(state)
     if already is not None:
         return already
+    # Before the process exists: whoever has the port may answer like a gateway, being one of another state folder.
+    check_ports(http_port=options.http_port, grpc_port=options.grpc_port)
     state.prepare()
     command = [
         sys.executable, "-m", "enginewright_cli", "up", "--state-dir", str(state.root),
