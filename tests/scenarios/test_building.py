@@ -9,6 +9,7 @@ from enginewright_api.outcome import BuildOutcome
 from enginewright_cluster.port import ENGINE_BUILD, JOB
 from tests.scenarios.evidence import evidence, failure, success
 from tests.scenarios.kubelet import Attempt, PodStatus, evicted, killed_for_memory
+from tests.scenarios.models import PAUSE_SECONDS
 from tests.scenarios.world import World
 
 LADDER = {"quantization": {"format": "INT8"}, "fallbacks": [{"quantization": {"format": "FP16"}}]}
@@ -104,7 +105,7 @@ async def test_transient_failure_is_retried_after_a_pause(world: World) -> None:
     assert len(await world.names(JOB)) == 1, "the pause is not over"
     assert (await world.condition("Built"))[0] == "Unknown"
     assert "StoreUnavailable" in (await world.condition("Built"))[2]
-    await world.wait_for(11)
+    await world.wait_for(PAUSE_SECONDS + 1)
     assert [attempt.number for attempt in world.kubelet.attempts] == [1, 2]
     assert (await world.condition("Ready"))[0] == "True"
     assert "lastFailure" not in (await world.model())["status"]
@@ -115,7 +116,7 @@ async def test_transient_failures_end_when_the_attempts_are_used_up(world: World
     await world.apply()
     for _ in range(5):
         await world.settle()
-        world.clock.forward(300)
+        world.clock.forward(2 * PAUSE_SECONDS)
     await world.settle()
     assert len(await world.names(JOB)) == 3
     status, reason, message = await world.condition("Built")

@@ -8,6 +8,7 @@ from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.port import DEPLOYMENT, ENGINE_BUILD, SERVICE
 from enginewright_operator.shell.operator import Operator
 from tests.scenarios.interruptions import Interrupted, Killed, killed_after, losing_replies
+from tests.scenarios.models import PAUSE_SECONDS
 from tests.scenarios.world import Moving, World
 
 
@@ -26,7 +27,7 @@ async def _until_steady(world: World, kill_after: int | None) -> int:
 async def _story(world: World, kill_after: int | None) -> int:
     await world.apply()
     written = await _until_steady(world, kill_after)
-    await world.wait_for(30)
+    await world.wait_for(PAUSE_SECONDS + 1)
     return written
 
 

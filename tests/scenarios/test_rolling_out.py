@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enginewright_cluster.port import CONFIG_MAP, DEPLOYMENT, ENGINE_BUILD, JOB, OPTIMIZED_MODEL, SERVICE, Object, Ref
 from tests.scenarios.kubelet import crashing_server, ready_server, refusing_admission, unschedulable
+from tests.scenarios.models import PAUSE_SECONDS
 from tests.scenarios.world import World
 
 B = {"engine": {"limits": {"maxInputTokens": 128}}}
@@ -39,7 +40,7 @@ async def test_new_engine_takes_over_only_when_it_is_ready(world: World) -> None
     assert new != old
     assert new == await active(world)
     assert len(await world.names(DEPLOYMENT)) == 2, "requests in flight at the old engine may end"
-    await world.wait_for(11)
+    await world.wait_for(PAUSE_SECONDS + 1)
     assert len(await world.names(DEPLOYMENT)) == 1
     assert (await world.condition("Ready"))[0] == "True"
     assert len(await world.names(ENGINE_BUILD)) == 1
@@ -103,11 +104,11 @@ async def test_going_back_needs_no_build(world: World) -> None:
     first = await active(world)
     await world.apply(**B)
     await world.settle()
-    await world.wait_for(11)
+    await world.wait_for(PAUSE_SECONDS + 1)
     assert await active(world) != first
     await world.apply()
     await world.settle()
-    await world.wait_for(11)
+    await world.wait_for(PAUSE_SECONDS + 1)
     assert await active(world) == first
     assert len(world.kubelet.attempts) == 2
     assert (await world.condition("Ready"))[0] == "True"
