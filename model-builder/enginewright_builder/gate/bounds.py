@@ -28,9 +28,9 @@ def mean_bounds(drops: Floats) -> list[float]:
     Tibshirani 1993, eq. 14.15). Drops of cosines are skewed: the plain percentile bound would be too low.
     """
     rows = len(drops)
-    means = np.concatenate([counts @ drops for counts in _resamples(rows)]) / rows
+    means = np.concatenate([counts @ drops for counts in resamples(rows)]) / rows
     jackknife = (drops.sum() - drops) / max(rows - 1, 1)
-    return _accelerated(means, float(drops.mean()), jackknife)
+    return accelerated(means, float(drops.mean()), jackknife)
 
 
 def statistic_bounds(drop_of: Callable[[NDArray[np.int64]], float], rows: int) -> list[float]:
@@ -39,7 +39,7 @@ def statistic_bounds(drop_of: Callable[[NDArray[np.int64]], float], rows: int) -
     everything = np.arange(rows)
     found = np.array([drop_of(generator.integers(0, rows, rows)) for _ in range(RESAMPLES // 5)])
     jackknife = np.array([drop_of(np.delete(everything, row)) for row in range(min(rows, 200))])
-    return _accelerated(found, drop_of(everything), jackknife)
+    return accelerated(found, drop_of(everything), jackknife)
 
 
 def binary_bounds(baseline_right: NDArray[np.bool_], engine_right: NDArray[np.bool_]) -> list[float]:
@@ -74,7 +74,7 @@ def rounded_up(bounds: list[float]) -> list[float]:
     return [ceil(bound * 1e6) / 1e6 for bound in bounds]
 
 
-def _resamples(rows: int) -> list[Floats]:
+def resamples(rows: int) -> list[Floats]:
     """How often each row is drawn, resample by resample, in chunks."""
     generator = np.random.default_rng(_SEED)
     chances = np.full(rows, 1 / rows)
@@ -82,7 +82,8 @@ def _resamples(rows: int) -> list[Floats]:
     return [generator.multinomial(rows, chances, size=size).astype(np.float64) for size in sizes]
 
 
-def _accelerated(found: Floats, observed: float, jackknife: Floats) -> list[float]:
+def accelerated(found: Floats, observed: float, jackknife: Floats) -> list[float]:
+    """Bounds from a statistic's resamples, its observed value and its values without each single row (BCa)."""
     from scipy.stats import norm
 
     if np.ptp(found) == 0:

@@ -11,7 +11,7 @@ import numpy as np
 from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import EvidenceRequest, QualityEvidence, Verdict, judge
 from enginewright_api.operation_spec import Metric
-from enginewright_builder.datasets import Row
+from enginewright_builder.datasets.rows import Row
 from enginewright_builder.gate.bounds import binary_bounds, bound_at, mean_bounds, rounded_up, statistic_bounds
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ def compare(
     InvalidDataset when rows lack what the metric needs.
     """
     measured = _measure(request.metric, engine, baseline, rows, labels)
+    return evidence_of(measured, samples=len(rows), request=request, dataset=dataset)
+
+
+def evidence_of(measured: Measured, *, samples: int, request: EvidenceRequest, dataset: str) -> QualityEvidence:
+    """Evidence with its verdict, from a metric that was measured on `samples` rows."""
     bounds = rounded_up(measured.bounds)
     bound = bound_at(bounds, request.confidence)
     unjudged = QualityEvidence(
@@ -58,7 +63,7 @@ def compare(
         drop_upper_bound=bound,
         max_drop=request.max_drop,
         confidence=request.confidence,
-        samples=len(rows),
+        samples=samples,
         minimum=None if measured.minimum is None else round(measured.minimum, 6),
         bounds=bounds,
         verdict=Verdict.INCONCLUSIVE,
