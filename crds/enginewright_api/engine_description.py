@@ -30,6 +30,17 @@ class Pooling(StrEnum):
     NONE = "None"
 
 
+class Generation(ApiModel):
+    """What a text generation engine needs beyond an encoder."""
+
+    kv_cache_precision: Annotated[str, Field(pattern="^(|u4|u8|f16|f32|bf16)$")] = Field(
+        default="", description="Format of the key-value cache; empty leaves it to the runtime."
+    )
+    eos_token_ids: list[int] = Field(default_factory=list, description="Tokens that end an answer.")
+    chat_template: bool = Field(default=False, description="Whether the tokenizer can render chat messages.")
+    max_context_tokens: int = Field(ge=1, description="Prompt and answer together, at most.")
+
+
 class EngineDescription(ApiModel):
     """How to run one engine.
 
@@ -37,6 +48,8 @@ class EngineDescription(ApiModel):
     and give `output`, float32: [batch, dimension] (pooled inside the engine) or [batch, labels].
     The served Triton model takes `text` (BYTES [batch, 1]) and gives `embedding` (FP32 [batch, dimension]) or
     `scores` (FP32 [batch, labels]) and `tokens` (INT32 [batch, 1], tokens of each input as run).
+
+    Text generation engines have `generation`; their output is `logits`, its dimension the vocabulary.
     """
 
     task: Task = Field(description="What the model does.")
@@ -55,5 +68,6 @@ class EngineDescription(ApiModel):
     precision_hint: Annotated[str, Field(max_length=8)] = Field(
         default="f32", description="Inference precision: f32, bf16, f16."
     )
+    generation: Generation | None = Field(default=None, description="For text generation.")
     runtime_package: Annotated[str, Field(max_length=64)] = Field(description="Distribution that loads it.")
     runtime_version: Annotated[str, Field(max_length=64)] = Field(description="Its version at build time.")

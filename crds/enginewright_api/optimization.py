@@ -225,6 +225,11 @@ class Pruning(ApiModel):
     schedule: Schedule = Field(default_factory=Schedule, description="How sparsity grows.")
     recovery_steps: int = Field(default=0, ge=0, le=10_000_000, description="Fine-tuning steps afterwards.")
 
+    @property
+    def looks_at_rows(self) -> bool:
+        """Whether it needs training rows."""
+        return self.criterion is not PruningCriterion.MAGNITUDE or self.recovery_steps > 0
+
 
 class LowRank(ApiModel):
     """Weight matrices replaced by two thin factors."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.identity import BUILDER_SCHEMA_VERSION, digest_of
 from enginewright_api.model_base import ApiModel
-from enginewright_api.optimization import Distillation, LowRank, Pruning, Quantization
+from enginewright_api.optimization import Distillation, Format, LowRank, Pruning, Quantization
 from enginewright_api.serving_spec import (
     Backend,
     EarlyExit,
@@ -20,7 +20,7 @@ from enginewright_api.serving_spec import (
     SpeculativeDecoding,
     TensorRTLLM,
 )
-from enginewright_api.source import Source
+from enginewright_api.source import Dataset, Source
 
 
 class Task(StrEnum):
@@ -38,6 +38,9 @@ class Recipe(ApiModel):
 
     source: Source = Field(description="Trained weights.")
     task: Task = Field(description="What the model does.")
+    training: Dataset | None = Field(
+        default=None, description="Rows that steps 1 and 2 learn from; none when they need none."
+    )
     distillation: Distillation | None = Field(default=None, description="Step 1.")
     pruning: Pruning | None = Field(default=None, description="Step 2.")
     low_rank: LowRank | None = Field(default=None, description="Step 3.")
@@ -49,6 +52,12 @@ class Recipe(ApiModel):
     speculative_decoding: SpeculativeDecoding | None = Field(default=None, description="Draft and check.")
     early_exit: EarlyExit | None = Field(default=None, description="Answer from a middle layer.")
     fast_path: FastPath | None = Field(default=None, description="Short shape.")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the engine must answer what the model answers, up to rounding: nothing compresses it."""
+        plain = self.quantization is None or self.quantization.format is Format.NONE
+        return plain and not (self.distillation or self.pruning or self.low_rank or self.early_exit)
 
 
 class Toolchain(ApiModel):

@@ -107,6 +107,25 @@ def resolve_method(backend: Backend, format: Format) -> QuantizationMethod:  # n
     return QuantizationMethod.AUTO
 
 
+def calibrates(quantization: Quantization) -> bool:
+    """Whether scales are found by looking at rows."""
+    if quantization.format is Format.MIXED:
+        return True
+    if quantization.method in (_METHOD.AUTO, _METHOD.DYNAMIC):
+        return False
+    weight_only = quantization.format in (Format.INT4, Format.INT2)
+    return not (weight_only and quantization.method is _METHOD.MIN_MAX)
+
+
+def toolchain_of(task: Task, backend: Backend) -> str:
+    """Name of the toolchain that exports, quantises and compiles; `default` is the builder's own environment."""
+    if backend in (Backend.TENSORRT_LLM, Backend.TENSORRT):
+        return "modelopt"
+    if task is Task.TEXT_GENERATION and backend is Backend.OPENVINO:
+        return "optimum"
+    return "default"
+
+
 def resolve_metric(task: Task) -> Metric:
     """What metric `Auto` stands for; Auto itself for a task that cannot be measured yet."""
     return METRICS.get(task, (Metric.AUTO,))[0]

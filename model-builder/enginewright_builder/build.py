@@ -5,17 +5,18 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence, Verdict
 from enginewright_api.manifest import Evidence
-from enginewright_api.optimization import Format, QuantizationMethod
+from enginewright_api.optimization import Format, Quantization
 from enginewright_api.outcome import ArtifactReference, StageReport
 from enginewright_api.recipe import BuildRequest
 from enginewright_api.serving_spec import Backend
-from enginewright_api.support import unavailable, unavailable_evidence
-from enginewright_builder.datasets import Drawn, draw, without_leaks
+from enginewright_api.support import calibrates, toolchain_of, unavailable, unavailable_evidence
+from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
 from enginewright_builder.description import check_limits, describe
 from enginewright_builder.gate.quality import compare
 from enginewright_builder.places import Places
@@ -28,10 +29,14 @@ from enginewright_builder.stages.fetch import Fetch
 from enginewright_builder.stages.measure import ANSWERS, Baseline, Benchmark, Reference, Verify
 from enginewright_builder.stages.publish import Package, Publish, Restore, find_published, reference
 from enginewright_builder.stages.stage import Output
-from enginewright_builder.toolchain.client import Toolchain
+from enginewright_builder.stages.transform import Settings, Transform, needs_training
+from enginewright_builder.toolchain.client import Toolchain, Toolchains
+from enginewright_builder.toolchain.environments import DEFAULT
 from enginewright_store.artifact import Published, read_evidence, write_evidence
 from enginewright_store.signing import SigningKey
 from enginewright_store.store import Store
+
+_NOTHING = Drawn("", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Build:
     places: Places
     capacity: Capacity
     cache: StageCache
-    toolchain: Toolchain
+    toolchains: Toolchains
     servers: Pair
     threads: int
     signing_key: SigningKey | None
@@ -78,7 +83,7 @@ class Build:
             # Nothing is timed yet, so the baseline answers while the toolchain works.
             answered = beside.submit(self._reference, baseline, description, rows)
             if published is None:
-                engine = self._compressed(source, description, evaluation)
+                engine = self._compressed(source, evaluation)
             else:
                 engine = self.cache.run(Restore(published, self.store))
             self.servers.start("engine", engine.folder)
@@ -102,25 +107,66 @@ class Build:
             return published.manifest.evidence
         return read_evidence(self.store, self.request.key, self.request.evidence)
 
-    def _compressed(self, source: Output, description: EngineDescription, evaluation: Drawn) -> Output:
+    def _compressed(self, source: Output, evaluation: Drawn) -> Output:
+        recipe = self.request.recipe
+        source = self._transformed(source, evaluation)
+        description = describe(inspect(source.folder), recipe, recipe.backend)
+        toolchain = self._toolchain(toolchain_of(recipe.task, recipe.backend), "export")
         if description.backend is Backend.TORCH:
-            return self.cache.run(Compile(source, source, description, evaluation, self.toolchain))
-        graph = self.cache.run(Export(source, description, self.request.toolchain.digest, self.toolchain))
-        quantization = self.request.recipe.quantization
+            return self.cache.run(Compile(source, source, description, evaluation, toolchain))
+        graph = self.cache.run(Export(source, description, self.request.toolchain.digest, toolchain))
+        quantization = recipe.quantization
         if quantization is not None and quantization.format is not Format.NONE:
-            calibration, leaked = self._calibration(evaluation)
-            graph = self.cache.run(
-                Quantize(source, graph, description, quantization, calibration, leaked, self.toolchain)
-            )
-        return self.cache.run(Compile(source, graph, description, evaluation, self.toolchain))
+            calibration, leaked = self._calibration(quantization, evaluation)
+            graph = self.cache.run(Quantize(source, graph, description, quantization, calibration, leaked, toolchain))
+        return self.cache.run(Compile(source, graph, description, evaluation, toolchain))
 
-    def _calibration(self, evaluation: Drawn) -> tuple[Drawn, int]:
-        quantization = self.request.recipe.quantization
-        nothing = Drawn("", ())
-        if quantization is None or quantization.format is not Format.INT8:
-            return nothing, 0
-        if quantization.method is QuantizationMethod.DYNAMIC:
-            return nothing, 0
+    def _transformed(self, source: Output, evaluation: Drawn) -> Output:
+        """Distilled, pruned, factorised: in this order, whatever of it the recipe has."""
+        recipe = self.request.recipe
+        rows = self._training(evaluation)
+        distillation = recipe.distillation
+        if distillation is not None:
+            student = distillation.student.source
+            learner = source if student is None else self.cache.run(Fetch(student, self.places))
+            source = self._transform("distil", learner, distillation, rows, (source,))
+        if recipe.pruning is not None:
+            source = self._transform("prune", source, recipe.pruning, rows)
+        if recipe.low_rank is not None:
+            source = self._transform("factorize", source, recipe.low_rank, _NOTHING)
+        return source
+
+    def _transform(
+        self, name: str, checkpoint: Output, settings: Settings, rows: Drawn, teachers: tuple[Output, ...] = ()
+    ) -> Output:
+        stage = Transform(
+            name=name,
+            checkpoint=checkpoint,
+            settings=settings,
+            task=self.request.recipe.task,
+            rows=rows,
+            toolchain_digest=self.request.toolchain.digest,
+            toolchain=self._toolchain(DEFAULT, name),
+            told=partial(self.cache.tell, name),
+            teachers=teachers,
+        )
+        return self.cache.run(stage)
+
+    def _training(self, evaluation: Drawn) -> Drawn:
+        recipe = self.request.recipe
+        if not needs_training(recipe):
+            return _NOTHING
+        rows, _ = without_leaks(
+            draw(recipe.training or self.request.evidence.dataset, "calibration", self.places), evaluation.rows
+        )
+        return rows
+
+    def _toolchain(self, name: str, stage: str) -> Toolchain:
+        return self.toolchains.of(name, partial(self.cache.tell, stage))
+
+    def _calibration(self, quantization: Quantization, evaluation: Drawn) -> tuple[Drawn, int]:
+        if not calibrates(quantization):
+            return _NOTHING, 0
         calibration = quantization.calibration
         dataset = calibration.dataset or self.request.evidence.dataset
         kept, leaked = without_leaks(draw(dataset, "calibration", self.places), evaluation.rows)
@@ -155,9 +201,9 @@ class Build:
     ) -> QualityEvidence:
         import numpy as np
 
-        quantization = self.request.recipe.quantization
-        quantized = quantization is not None and quantization.format is not Format.NONE
-        verified = self.cache.run(Verify(engine, answered, rows, description, quantized, self.servers))
+        verified = self.cache.run(
+            Verify(engine, answered, rows, description, not self.request.recipe.exact, self.servers)
+        )
         return compare(
             np.load(verified.folder / ANSWERS, allow_pickle=False),
             np.load(answered.folder / ANSWERS, allow_pickle=False),

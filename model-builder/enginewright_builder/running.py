@@ -13,6 +13,7 @@ from types import FrameType
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.outcome import BuildOutcome, Failure, StageReport
 from enginewright_api.recipe import BuildRequest
+from enginewright_api.support import toolchain_of
 from enginewright_builder.build import Build, Built
 from enginewright_builder.failures import InterruptedBuildError, OutOfMemoryError, StageError, translate
 from enginewright_builder.processes import Children
@@ -21,7 +22,8 @@ from enginewright_builder.resources import Capacity, MemoryWatch
 from enginewright_builder.servers.pair import Pair
 from enginewright_builder.settings import Settings, read_request
 from enginewright_builder.stages.cache import StageCache
-from enginewright_builder.toolchain.client import Toolchain
+from enginewright_builder.toolchain.client import Toolchains
+from enginewright_builder.toolchain.environments import DEFAULT
 from enginewright_store import open_store
 from enginewright_store.signing import SigningKey
 
@@ -103,19 +105,22 @@ def _run(
     store = open_store(settings.store_uri)
     threads = str(settings.threads)
     with (places.workdir / "toolchain.log").open("wb") as log:
-        toolchain = Toolchain(
+        toolchains = Toolchains(
             children,
             {"OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
             memory,
             log,
+            places.scratch,
         )
+        if toolchain_of(request.recipe.task, request.recipe.backend) == DEFAULT:
+            toolchains.of()  # its imports take seconds: they go on while the checkpoint is fetched
         return Build(
             request=request,
             store=store,
             places=places,
             capacity=Capacity.of(places.workdir),
             cache=StageCache(places, store, progress, reports),
-            toolchain=toolchain,
+            toolchains=toolchains,
             servers=Pair(places, settings.threads, children),
             threads=settings.threads,
             signing_key=key,

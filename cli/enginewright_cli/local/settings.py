@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from enginewright_api.identity import digest_of
+from enginewright_api.identity import digest_of, sha256_hex
 from enginewright_api.recipe import Toolchain
+from enginewright_builder.toolchain.environments import LOCKS
 from enginewright_cli.local.components import GRPC_PORT, HTTP_PORT
 from enginewright_cli.state import StateDirectory
 from enginewright_operator.core.settings import OperatorSettings, StoreAccess
@@ -16,7 +17,9 @@ TOOLCHAIN = ("enginewright", "torch", "transformers", "openvino", "onnxruntime",
 
 def local_toolchain() -> Toolchain:
     """This environment, named by the versions of what compiles."""
-    return Toolchain(image="local", digest="sha256:" + digest_of({name: _version(name) for name in TOOLCHAIN}))
+    versions = {name: _version(name) for name in TOOLCHAIN}
+    locks = {file.name: sha256_hex(file.read_bytes()) for file in sorted(LOCKS.glob("*.lock"))}
+    return Toolchain(image="local", digest="sha256:" + digest_of({"versions": versions, "locks": locks}))
 
 
 def operator_settings(

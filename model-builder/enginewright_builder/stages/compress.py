@@ -12,7 +12,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import canonical_json, digest_of
 from enginewright_api.optimization import Format, Quantization
 from enginewright_api.serving_spec import Backend
-from enginewright_builder.datasets import Drawn
+from enginewright_builder.datasets.draw import Drawn
 from enginewright_builder.sources.checkpoint import TOKENIZER_FILES
 from enginewright_builder.stages.stage import Output
 from enginewright_builder.toolchain.client import Toolchain

@@ -11,7 +11,7 @@ from typing import Any
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.evidence import BenchmarkEvidence
 from enginewright_api.identity import digest_of
-from enginewright_builder.datasets import Drawn
+from enginewright_builder.datasets.draw import Drawn
 from enginewright_builder.gate.sanity import check_equal, check_finite
 from enginewright_builder.machine import Disturbance, describe_machine
 from enginewright_builder.servers.pair import Pair
@@ -98,7 +98,7 @@ class Verify:
     reference: Output
     rows: Drawn
     description: EngineDescription
-    quantized: bool
+    compressed: bool
     servers: Pair
     name: str = "verify"
     shared: bool = True
@@ -116,7 +116,7 @@ class Verify:
         check_finite(answers.vectors, who="the engine")
         baseline = np.load(self.reference.folder / ANSWERS, allow_pickle=False)
         result: dict[str, Any] = {"message": f"{len(self.rows.rows)} rows of {self.rows.name} through the server"}
-        if not self.quantized:
+        if not self.compressed:
             result["maxError"] = check_equal(answers.vectors, baseline)
         np.save(into / ANSWERS, answers.vectors, allow_pickle=False)
         return result

@@ -1,4 +1,4 @@
-"""The builder's end of the toolchain process."""
+"""The builder's end of the toolchain processes."""
 
 from __future__ import annotations
 
@@ -6,33 +6,51 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO
+
+from pydantic import TypeAdapter
 
 from enginewright_api.errors import ERROR_BY_CLASS, DeterministicError, EnginewrightError, FailureClass
 from enginewright_builder.failures import OutOfMemoryError
 from enginewright_builder.processes import Children
 from enginewright_builder.resources import MemoryWatch
-from enginewright_builder.toolchain.tasks import CompileTask, ExportTask, QuantizeTask, Reply
+from enginewright_builder.toolchain.environments import DEFAULT, import_path, python_of
+from enginewright_builder.toolchain.tasks import AnyTask, Progress, Reply
 
 _MEMORY_MARGIN = 1.5
+_ANSWER: TypeAdapter[Progress | Reply] = TypeAdapter(Progress | Reply)
+
+Told = Callable[[float, str], None]
+
+
+def _nobody(fraction: float, message: str) -> None:
+    return
 
 
 class Toolchain:
-    """Starts the process early (imports take seconds), gives it one task at a time."""
+    """One process, started early (imports take seconds), given one task at a time."""
 
-    def __init__(self, children: Children, environment: Mapping[str, str], memory: MemoryWatch, log: IO[bytes]) -> None:
+    def __init__(
+        self,
+        children: Children,
+        environment: Mapping[str, str],
+        memory: MemoryWatch,
+        log: IO[bytes],
+        python: Path = Path(sys.executable),
+    ) -> None:
         self._memory = memory
         self._turn = threading.Lock()
         self._process = children.start(
-            [sys.executable, "-m", "enginewright_builder.toolchain.process"],
+            [str(python), "-m", "enginewright_builder.toolchain.process"],
             environment=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
         )
 
-    def perform(self, task: ExportTask | QuantizeTask | CompileTask) -> dict[str, object]:
+    def perform(self, task: AnyTask, told: Told = _nobody) -> dict[str, object]:
         """Result of a task. Raises what the task raised, OutOfMemoryError when the kernel killed the process."""
         line = task.model_dump_json(by_alias=True) + "\n"
         with self._turn:
@@ -42,12 +60,11 @@ class Toolchain:
             try:
                 stdin.write(line.encode())
                 stdin.flush()
-                answer = stdout.readline()
+                reply = _reply(stdout, told)
             except BrokenPipeError:
-                answer = b""
-        if not answer:
+                reply = None
+        if reply is None:
             raise self._died()
-        reply = Reply.model_validate_json(answer)
         if reply.error_class is not None:
             raise self._error_of(reply, FailureClass(reply.error_class))
         return reply.result
@@ -71,3 +88,42 @@ class Toolchain:
 
     def _needs(self) -> int:
         return int(self._memory.peak_bytes * _MEMORY_MARGIN)
+
+
+class Toolchains:
+    """The processes of a build by toolchain name; each starts when it is first asked for."""
+
+    def __init__(
+        self, children: Children, environment: Mapping[str, str], memory: MemoryWatch, log: IO[bytes], scratch: Path
+    ) -> None:
+        self._children = children
+        self._environment = environment
+        self._memory = memory
+        self._log = log
+        self._scratch = scratch
+        self._started: dict[str, Toolchain] = {}
+        self._lock = threading.Lock()
+
+    def of(self, name: str = DEFAULT, told: Told = _nobody) -> Toolchain:
+        """Raises DeterministicError ToolchainMissing, TransientError ToolchainUnavailable."""
+        with self._lock:
+            if name not in self._started:
+                self._started[name] = self._start(name, told)
+            return self._started[name]
+
+    def _start(self, name: str, told: Told) -> Toolchain:
+        python = python_of(name, self._children, told)
+        environment = dict(self._environment)
+        if name != DEFAULT:
+            environment["PYTHONPATH"] = str(import_path(self._scratch / f"toolchain-{name}"))
+        return Toolchain(self._children, environment, self._memory, self._log, python)
+
+
+def _reply(stdout: IO[bytes], told: Told) -> Reply | None:
+    """The reply after any number of progress lines; None when the process ended instead."""
+    while answer := stdout.readline():
+        found = _ANSWER.validate_json(answer)
+        if isinstance(found, Reply):
+            return found
+        told(found.progress, found.message)
+    return None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginewright_api.engine_description import EngineDescription, Pooling
-from enginewright_api.errors import DeterministicError
 from enginewright_api.recipe import Task
+from enginewright_builder.compression.structure import load_model
 
 if TYPE_CHECKING:
     import torch
@@ -24,40 +23,10 @@ def load_encoder(checkpoint: Path, description: EngineDescription) -> torch.nn.M
     tensors are missing or of another shape.
     """
     import torch
-    import transformers
 
-    # Looked up by name: AutoModel would import every model's configuration first.
-    architecture = json.loads((checkpoint / "config.json").read_text())["architectures"][0]
-    loader = getattr(transformers, architecture, None)
-    if loader is None:
-        raise DeterministicError(
-            "UnsupportedArchitecture",
-            f"config.json: architecture {architecture} is unknown to transformers {transformers.__version__};"
-            " custom code in a repository is never run",
-        )
-    if description.task is Task.EMBEDDING:
-        loader = transformers.AutoModel
-    try:
-        model, info = loader.from_pretrained(
-            checkpoint,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise DeterministicError("InvalidCheckpoint", f"{architecture} cannot be loaded: {first}") from error
-    missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)
-    if missing:
-        raise DeterministicError(
-            "InvalidCheckpoint",
-            f"the safetensors lack {len(missing)} tensors of {architecture}, first {missing[0]}",
-        )
+    model = load_model(checkpoint, description.task)
     torch.manual_seed(0)
-    return _wrap(model.eval(), description)
+    return _wrap(model, description)
 
 
 def example_inputs(description: EngineDescription) -> dict[str, Any]:

@@ -11,13 +11,24 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import IO
 
 from enginewright_api.errors import DeterministicError, EnginewrightError
 from enginewright_builder.failures import translate
 from enginewright_builder.toolchain.backends import backend_of
 from enginewright_builder.toolchain.inputs import feeds
-from enginewright_builder.toolchain.tasks import TASK, CompileTask, ExportTask, QuantizeTask, Reply
+from enginewright_builder.toolchain.tasks import (
+    TASK,
+    AnyTask,
+    CompileTask,
+    ExportTask,
+    Progress,
+    QuantizeTask,
+    Reply,
+    TransformTask,
+)
+from enginewright_builder.toolchain.transforms import transform
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +63,14 @@ def _end_with_family_on_sigterm() -> None:
 
 
 def _serve(tasks: IO[str], replies: IO[str], threads: int, preload: threading.Thread) -> None:
+    def tell(fraction: float, message: str) -> None:
+        replies.write(Progress(progress=round(fraction, 3), message=message).model_dump_json(by_alias=True) + "\n")
+        replies.flush()
+
     for line in tasks:
         preload.join()
         try:
-            reply = Reply(result=_perform(TASK.validate_json(line), threads))
+            reply = Reply(result=_perform(TASK.validate_json(line), threads, tell))
         except Exception as error:  # the process must answer, whatever a toolchain raises
             reply = _reply_of(error)
         replies.write(reply.model_dump_json(by_alias=True) + "\n")
@@ -70,10 +85,12 @@ def _preload() -> None:
     torch.manual_seed(0)
 
 
-def _perform(task: ExportTask | QuantizeTask | CompileTask, threads: int) -> dict[str, object]:
+def _perform(task: AnyTask, threads: int, tell: Callable[[float, str], None]) -> dict[str, object]:
     import torch
 
     torch.set_num_threads(threads)
+    if isinstance(task, TransformTask):
+        return transform(task, tell)
     backend = backend_of(task.description.backend)
     if isinstance(task, ExportTask):
         backend.export(task.checkpoint, task.description, task.into)

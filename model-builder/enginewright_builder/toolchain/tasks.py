@@ -9,7 +9,23 @@ from pydantic import Field, TypeAdapter
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.model_base import ApiModel
-from enginewright_api.optimization import Quantization
+from enginewright_api.optimization import Distillation, LowRank, Pruning, Quantization
+from enginewright_api.recipe import Task as ModelTask
+from enginewright_builder.datasets.rows import Row
+
+
+class TransformTask(ApiModel):
+    """Checkpoint to checkpoint."""
+
+    kind: Literal["transform"] = "transform"
+    checkpoint: Path
+    model_task: ModelTask
+    distillation: Distillation | None = None
+    pruning: Pruning | None = None
+    low_rank: LowRank | None = None
+    teachers: list[Path] = Field(default_factory=list)
+    rows: list[Row]
+    into: Path
 
 
 class ExportTask(ApiModel):
@@ -44,8 +60,15 @@ class CompileTask(ApiModel):
     into: Path
 
 
-Task = Annotated[ExportTask | QuantizeTask | CompileTask, Field(discriminator="kind")]
-TASK: TypeAdapter[ExportTask | QuantizeTask | CompileTask] = TypeAdapter(Task)
+AnyTask = TransformTask | ExportTask | QuantizeTask | CompileTask
+TASK: TypeAdapter[AnyTask] = TypeAdapter(Annotated[AnyTask, Field(discriminator="kind")])
+
+
+class Progress(ApiModel):
+    """A long task moved on; any number of these come before the reply."""
+
+    progress: float
+    message: str = ""
 
 
 class Reply(ApiModel):

@@ -14,13 +14,13 @@ from enginewright_api.optimization import (
     Format,
     Granularity,
     KvCacheFormat,
-    QuantizationMethod,
     RungQuantization,
 )
 from enginewright_api.optimized_model import OptimizedModelSpec
 from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import BatchingMode
 from enginewright_api.source import Dataset
+from enginewright_api.support import calibrates
 
 Unavailable = tuple[str, str]
 """(field path below spec, one sentence)."""
@@ -40,9 +40,7 @@ def unused_calibration(spec: OptimizedModelSpec, recipes: Iterable[Recipe]) -> l
 
 
 def _calibrates(recipe: Recipe) -> bool:
-    chosen = recipe.quantization
-    without_rows = (QuantizationMethod.DYNAMIC, QuantizationMethod.AUTO)
-    return chosen is not None and chosen.method not in without_rows
+    return recipe.quantization is not None and calibrates(recipe.quantization)
 
 
 def _optimization(spec: OptimizedModelSpec) -> list[Unavailable]:

@@ -85,6 +85,7 @@ def _recipe(spec: OptimizedModelSpec, blocks: Blocks, facts: AcceleratorFacts) -
         task=spec.task,
         distillation=_named(blocks.distillation),
         pruning=blocks.pruning,
+        training=_training(blocks),
         low_rank=blocks.low_rank,
         quantization=_resolved(blocks.quantization, backend),
         backend=backend,
@@ -122,6 +123,17 @@ def _named(distillation: Distillation | None) -> Distillation | None:
     if distillation is None or distillation.dataset is not None:
         return distillation
     return distillation.model_copy(update={"dataset": DEFAULT_DATASET})
+
+
+def _training(blocks: Blocks) -> Dataset | None:
+    """Rows that distillation and pruning learn from."""
+    pruning = blocks.pruning
+    if blocks.distillation is not None:
+        return blocks.distillation.dataset or DEFAULT_DATASET
+    if pruning is None or not pruning.looks_at_rows:
+        return None
+    calibration = blocks.quantization.calibration.dataset if blocks.quantization is not None else None
+    return calibration or DEFAULT_DATASET
 
 
 def _where(field: str, spec: OptimizedModelSpec, number: int) -> str:

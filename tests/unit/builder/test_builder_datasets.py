@@ -9,8 +9,9 @@ import pytest
 
 from enginewright_api.errors import DeterministicError
 from enginewright_api.source import Columns, Dataset
-from enginewright_builder.datasets import Drawn, Row, draw, news, without_leaks
-from enginewright_builder.datasets.rows import read_rows
+from enginewright_builder.datasets import news
+from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
+from enginewright_builder.datasets.rows import Row, read_rows
 from enginewright_builder.places import Places
 
 

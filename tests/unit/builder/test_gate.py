@@ -12,7 +12,7 @@ from scipy import stats
 
 from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import EvidenceRequest, QualityEvidence, Verdict, judge
-from enginewright_builder.datasets import Row
+from enginewright_builder.datasets.rows import Row
 from enginewright_builder.gate.bounds import (
     CONFIDENCES,
     binary_bounds,

@@ -167,6 +167,8 @@ AS_IN_THE_MODEL = (
     ("recipe.earlyExit.", "runtime.earlyExit."),
     ("recipe.fastPath.", "runtime.fastPath."),
     ("evidence.dataset.", "quality.dataset."),
+    # What the operator resolved from the data sets of the blocks.
+    ("recipe.training.", "optimization.quantization.calibration.dataset."),
 )
 
 SECRET = {"secretRef": {"name": "s"}}
