@@ -16,7 +16,7 @@ from .draft import Draft
 from .effects import Emit, PatchStatus, Reference
 from .engines import Running, running_engines, selection
 from .exposure import SERVABLE
-from .ladder import BUILT
+from .no_engine import BUILT
 from .render.serving import serving_labels
 from .rollout_progress import ROLLED_OUT
 from .scaling import AUTOSCALING
