@@ -64,8 +64,15 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
 }
 """Metrics that can be measured; the first is what Auto stands for."""
 
-BUILTIN_DATASETS: dict[str, frozenset[Task]] = {"news-en": frozenset({Task.EMBEDDING})}
-"""Sets that come with the builder and the tasks they can judge (they hold text without labels)."""
+BUILTIN_DATASETS: dict[str, frozenset[Task]] = {
+    "news-en": frozenset({Task.EMBEDDING}),
+    "reviews-en": frozenset({Task.EMBEDDING, Task.CLASSIFICATION}),
+    "similarity-en": frozenset({Task.EMBEDDING}),
+}
+"""Sets that come with the builder and the tasks they can judge."""
+
+_SCORED_DATASETS = ("similarity-en",)
+"""Those with human scores of pairs."""
 
 _READ_BY: dict[Metric, frozenset[str]] = {
     Metric.COSINE_SIMILARITY: frozenset({"text", "text_pair"}),
@@ -158,6 +165,11 @@ def unavailable_evidence(task: Task, evidence: EvidenceRequest) -> list[Unavaila
             ("quality.metric", f"metric {evidence.metric.value} is not available for task {task.value}; use {names}")
         )
     builtin = evidence.dataset.builtin
+    if builtin is not None and evidence.metric is Metric.SPEARMAN_CORRELATION and builtin.name not in _SCORED_DATASETS:
+        names = ", ".join(_SCORED_DATASETS)
+        found.append(
+            ("quality.metric", f"builtin set {builtin.name} has no scores for metric SpearmanCorrelation; use {names}")
+        )
     if builtin is not None and builtin.name in BUILTIN_DATASETS and task not in BUILTIN_DATASETS[builtin.name]:
         found.append(
             (

@@ -10,7 +10,7 @@ from typing import Literal
 from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import digest_of, sha256_hex
 from enginewright_api.source import Dataset
-from enginewright_builder.datasets import news
+from enginewright_builder.datasets.builtin import builtin_rows
 from enginewright_builder.datasets.rows import SUFFIXES, Row, read_rows
 from enginewright_builder.places import Places
 from enginewright_store import open_store
@@ -62,12 +62,8 @@ def without_leaks(calibration: Drawn, evaluation: Sequence[Row]) -> tuple[Drawn,
 def _read(dataset: Dataset, purpose: Purpose, places: Places) -> tuple[str, list[Row]]:
     columns = dataset.columns
     if dataset.builtin is not None:
-        if dataset.builtin.name != news.NAME:
-            raise DeterministicError(
-                "InvalidDataset", f"data set {dataset.builtin.name}: there is no such builtin set; there is {news.NAME}"
-            )
-        rows = news.calibration_rows() if purpose == "calibration" else news.evaluation_rows()
-        return news.NAME, rows
+        name = dataset.builtin.name
+        return name, builtin_rows(name, judged_on=purpose == "evaluation")
     if dataset.config_map is not None:
         name = f"{dataset.config_map.name}/{dataset.config_map.key}"
         return name, read_rows(_inside(places.datasets, name, name), columns, name=name)

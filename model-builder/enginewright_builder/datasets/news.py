@@ -26,38 +26,40 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'])")
 
 def calibration_rows() -> list[Row]:
     """Passages for measuring ranges."""
-    return _passages(documents()[::_CALIBRATION_EVERY])
+    return passages(documents()[::_CALIBRATION_EVERY])
 
 
 def evaluation_rows() -> list[Row]:
     """Passages for the gate."""
-    return _passages([text for index, text in enumerate(documents()) if index % _CALIBRATION_EVERY])
+    return passages([text for index, text in enumerate(documents()) if index % _CALIBRATION_EVERY])
 
 
 def documents() -> list[str]:
     """Distinct documents in the order of the files."""
-    found = [
-        line.strip()
-        for name in _FILES
-        for line in (_folder() / name).read_text(encoding="utf-8", errors="replace").splitlines()
-        if line.strip()
-    ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(text for name in _FILES for text in corpus(name)))
 
 
-def _passages(texts: list[str]) -> list[Row]:
+def corpus(file_name: str) -> list[str]:
+    """Documents of one file, one a line."""
+    lines = (folder() / file_name).read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def passages(texts: list[str]) -> list[Row]:
+    """One, two and four sentences in turn; pieces of less than four words are left out."""
     sizes = cycle(_PASSAGE_SENTENCES)
-    passages: list[str] = []
+    found: list[str] = []
     for text in texts:
         sentences = _SENTENCE_END.split(text)
         while sentences:
             size = next(sizes)
-            passages.append(" ".join(sentences[:size]))
+            found.append(" ".join(sentences[:size]))
             sentences = sentences[size:]
-    return [Row(text) for text in dict.fromkeys(passages) if len(text.split()) >= _MIN_WORDS]
+    return [Row(text) for text in dict.fromkeys(found) if len(text.split()) >= _MIN_WORDS]
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Where gensim keeps the files of its tests."""
     # gensim itself is not imported: it would cost a second for two text files.
     try:
         distribution = importlib.metadata.distribution("gensim")

@@ -126,6 +126,9 @@ def test_another_vendor_is_named() -> None:
         (Task.EMBEDDING, {"builtin": {"name": "news-en"}}, "CosineSimilarity", []),
         (Task.EMBEDDING, {"builtin": {"name": "news-en"}}, "Accuracy", ["quality.metric"]),
         (Task.CLASSIFICATION, {"builtin": {"name": "news-en"}}, "Accuracy", ["quality.dataset"]),
+        (Task.CLASSIFICATION, {"builtin": {"name": "reviews-en"}}, "Accuracy", []),
+        (Task.EMBEDDING, {"builtin": {"name": "similarity-en"}}, "SpearmanCorrelation", []),
+        (Task.EMBEDDING, {"builtin": {"name": "news-en"}}, "SpearmanCorrelation", ["quality.metric"]),
         (Task.CLASSIFICATION, {"configMap": {"name": "rows"}}, "F1", []),
         (Task.EMBEDDING, {"builtin": {"name": "x"}}, "CosineSimilarity", ["quality.dataset.builtin.name"]),
         (
