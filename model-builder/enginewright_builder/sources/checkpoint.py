@@ -19,7 +19,8 @@ TOKENIZER_FILES = (
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
     "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
 )  # fmt: skip
-_KEPT_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
+GGUF_SUFFIX = ".gguf"
+_KEPT_SUFFIXES = (".json", ".safetensors", ".txt", ".model", GGUF_SUFFIX)
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle")
 _FLOAT32_BYTES = 4
 _ROBERTA_LIKE_OFFSET = 2
@@ -92,16 +93,30 @@ class Checkpoint:
 
 
 def kept(relative: str) -> bool:
-    """Whether a file of a source is copied: weights, configuration, tokenizer. Code and documents are not."""
+    """Whether a file of a source may be copied: weights, configuration, tokenizer. Code and documents are not."""
     name = relative.rpartition("/")[2]
     hidden = any(part.startswith(".") for part in relative.split("/"))
     return not hidden and relative.count("/") <= 1 and name.endswith(_KEPT_SUFFIXES)
+
+
+def chosen(names: list[str]) -> list[str]:
+    """The files of a source that are copied: a GGUF file only where there are no safetensors."""
+    plain = any(name.endswith(".safetensors") for name in names)
+    return [name for name in names if kept(name) and not (plain and name.endswith(GGUF_SUFFIX))]
 
 
 def check_source_names(names: list[str], *, where: str) -> None:
     """Refuse by name what is never copied, so that its absence is explained."""
     if any(name.endswith(".safetensors") for name in names):
         return
+    packed = sorted(name for name in names if name.endswith(GGUF_SUFFIX))
+    if len(packed) == 1:
+        return
+    if packed:
+        raise DeterministicError(
+            "InvalidCheckpoint",
+            f"{where}: holds {len(packed)} GGUF files ({packed[0]}, {packed[1]}, ...); give a folder with one of them",
+        )
     pickled = sorted(name for name in names if name.endswith(_PICKLED))
     if pickled:
         raise DeterministicError(

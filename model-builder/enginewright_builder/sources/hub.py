@@ -15,7 +15,7 @@ from enginewright_builder.sources.address import check_address
 from enginewright_builder.sources.checkpoint import check_source_names
 
 _COMMIT = re.compile("[0-9a-f]{40}")
-_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.gguf"]
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
 
@@ -55,6 +55,7 @@ class HubOrigin:
                 local_dir=into,
                 cache_dir=self.places.scratch / "hub",
                 allow_patterns=_PATTERNS,
+                ignore_patterns=_unused(names),
                 max_workers=4,
             )
         except HfHubHTTPError as error:
@@ -90,6 +91,11 @@ class HubOrigin:
                 "SecretNotFound",
                 f"source.huggingFace.tokenSecretRef: Secret {reference.name} has no key {reference.key}",
             ) from error
+
+
+def _unused(names: list[str]) -> list[str]:
+    """GGUF files beside safetensors hold the same weights again."""
+    return ["*.gguf"] if any(name.endswith(".safetensors") for name in names) else []
 
 
 def _remove_folder(path: Path) -> None:

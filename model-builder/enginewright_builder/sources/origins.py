@@ -14,7 +14,7 @@ from enginewright_api.identity import digest_of
 from enginewright_api.source import ObjectStoreSource, PackageSource, PersistentVolumeClaimSource, Source
 from enginewright_builder.places import Places
 from enginewright_builder.sources.address import check_bucket
-from enginewright_builder.sources.checkpoint import check_source_names, kept
+from enginewright_builder.sources.checkpoint import GGUF_SUFFIX, check_source_names, chosen
 from enginewright_builder.sources.hub import HubOrigin
 from enginewright_store import open_store
 from enginewright_store.artifact import file_digest
@@ -77,7 +77,7 @@ class FolderOrigin:
                     raise DeterministicError("UnsafePath", f"{self.where}: {path.name} is a link out of the folder")
                 found.append(path.relative_to(self.folder).as_posix())
         check_source_names(found, where=self.where)
-        return [name for name in found if kept(name)]
+        return chosen(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,9 @@ class StoreOrigin:
         """By content: objects can be replaced under the same name. Large files count by name and size."""
         store = open_store(self.uri)
         names = self._names()
-        small = {name: digest_of(store.read(name).hex()) for name in names if not name.endswith(".safetensors")}
-        large = {name: store.size(name) for name in names if name.endswith(".safetensors")}
+        weights = (".safetensors", GGUF_SUFFIX)
+        small = {name: digest_of(store.read(name).hex()) for name in names if not name.endswith(weights)}
+        large = {name: store.size(name) for name in names if name.endswith(weights)}
         return digest_of({"store": self.uri, "small": small, "large": large})
 
     def fetch(self, into: Path) -> None:
@@ -164,7 +165,7 @@ class StoreOrigin:
         if not names:
             raise DeterministicError("SourceNotFound", f"source.objectStore.uri: {self.uri} holds no files")
         check_source_names(names, where=self.uri)
-        return [name for name in names if kept(name)]
+        return chosen(names)
 
 
 def folder_digest(folder: Path) -> str:

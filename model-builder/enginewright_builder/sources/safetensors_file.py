@@ -18,6 +18,8 @@ _BITS = {
 }  # fmt: skip
 _ZIP = b"PK\x03\x04"
 _PICKLE_PROTOCOL = 0x80
+_SHORT_HEADER = bytes(6) + b"{"
+"""What follows in a safetensors file whose header is 0x0080 to 0x0580 bytes long; 0 is no instruction of a pickle."""
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"(\xb5/\xfd": "zstd"}
 _TAR_MAGIC_AT = 257
 
@@ -36,7 +38,7 @@ def kind_of(path: Path) -> str | None:
         head = file.read(512)
     if head[:4] == _ZIP:
         return "pickle" if _is_torch_zip(path) else "archive"
-    if len(head) > 1 and head[0] == _PICKLE_PROTOCOL and head[1] <= 5:
+    if len(head) > 1 and head[0] == _PICKLE_PROTOCOL and head[1] <= 5 and head[2:9] != _SHORT_HEADER:
         return "pickle"
     if any(head.startswith(magic) for magic in _ARCHIVES) or head[_TAR_MAGIC_AT:][:5] == b"ustar":
         return "archive"

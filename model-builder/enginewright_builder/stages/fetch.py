@@ -11,6 +11,7 @@ from enginewright_api.source import Source
 from enginewright_builder.digests import tree_digest
 from enginewright_builder.places import Places
 from enginewright_builder.sources.checkpoint import inspect
+from enginewright_builder.sources.gguf_file import unpack
 from enginewright_builder.sources.origins import origin_of
 
 
@@ -31,6 +32,7 @@ class Fetch:
     def run(self, into: Path) -> dict[str, Any]:
         """Result: sourceDigest, parameters. Raises DeterministicError for whatever cannot be built from."""
         origin_of(self.source, self.places).fetch(into)
+        unpack(into)
         checkpoint = inspect(into)
         return {
             "sourceDigest": tree_digest(into),

@@ -22,6 +22,7 @@ from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_builder.description import check_limits, describe
 from enginewright_builder.sources.checkpoint import check_source_names, inspect, kept
+from enginewright_builder.sources.safetensors_file import read_header
 
 CONFIG = {
     "architectures": ["BertModel"],
@@ -296,3 +297,13 @@ def test_a_classifier_is_described_with_its_labels_in_order(tmp_path: Path) -> N
 def test_only_bf16_changes_the_precision_of_inference(tmp_path: Path, quantization: Any, hint: str) -> None:
     found = inspect(checkpoint(tmp_path))
     assert describe(found, recipe(quantization=quantization), Backend.OPENVINO).precision_hint == hint
+
+
+def test_a_short_header_is_not_taken_for_a_pickle(tmp_path: Path) -> None:
+    """Its length can begin with the byte that pickles begin with: 0x80."""
+    for length in range(1, 400):
+        save_file({"a" * length: np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
+        if (tmp_path / "model.safetensors").read_bytes()[0] == 0x80:
+            assert read_header(tmp_path / "model.safetensors", name="model.safetensors").parameters == 1
+            return
+    raise AssertionError("no header length began with 0x80")
