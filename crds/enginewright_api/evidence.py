@@ -87,10 +87,36 @@ def judge(evidence: QualityEvidence, *, max_drop: float, confidence: float) -> V
 
     An inconclusive measurement stays inconclusive unless its bound already fits the budget.
     """
-    bound = evidence.drop_upper_bound
-    if evidence.bounds and confidence != evidence.confidence:
-        index = min(max(-int(-(confidence - 0.50) * 100 // 1), 0), len(evidence.bounds) - 1)
-        bound = evidence.bounds[index]
+    bound = _bound(evidence, confidence)
     if bound <= max_drop:
         return Verdict.PASSED
     return Verdict.INCONCLUSIVE if evidence.drop <= max_drop else Verdict.FAILED
+
+
+def samples_missing(evidence: QualityEvidence, *, max_drop: float, confidence: float) -> int | None:
+    """How many rows more a conclusion is likely to need, from the spread that was seen; 0 when none are.
+
+    The distance between drop and bound falls with the square root of the rows. None: the drop itself is not below the
+    budget, so that more rows would not make it pass.
+    """
+    bound = _bound(evidence, confidence)
+    if bound <= max_drop:
+        return 0
+    room = max_drop - evidence.drop
+    if room <= 0:
+        return None
+    needed = evidence.samples * ((bound - evidence.drop) / room) ** 2
+    return max(1, round(needed - evidence.samples))
+
+
+def rows_wanted(evidence: QualityEvidence) -> str:
+    """What an inconclusive measurement lacks, for a sentence."""
+    missing = samples_missing(evidence, max_drop=evidence.max_drop, confidence=evidence.confidence)
+    return f"about {missing} rows more" if missing else "many more rows"
+
+
+def _bound(evidence: QualityEvidence, confidence: float) -> float:
+    if not evidence.bounds or confidence == evidence.confidence:
+        return evidence.drop_upper_bound
+    index = min(max(-int(-(confidence - 0.50) * 100 // 1), 0), len(evidence.bounds) - 1)
+    return evidence.bounds[index]

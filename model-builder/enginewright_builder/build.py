@@ -9,7 +9,7 @@ from functools import partial
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
-from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence, Verdict
+from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence
 from enginewright_api.manifest import Evidence
 from enginewright_api.optimization import Format, Quantization
 from enginewright_api.outcome import ArtifactReference, StageReport
@@ -18,6 +18,7 @@ from enginewright_api.serving_spec import Backend
 from enginewright_api.support import calibrates, toolchain_of, unavailable, unavailable_evidence
 from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
 from enginewright_builder.description import check_limits, describe
+from enginewright_builder.gate.looks import Look, planned, settled
 from enginewright_builder.gate.quality import compare
 from enginewright_builder.places import Places
 from enginewright_builder.resources import Capacity, check_fits
@@ -78,7 +79,8 @@ class Build:
         description = describe(checkpoint, recipe, recipe.backend)
         baseline = self.cache.run(Baseline(source, describe(checkpoint, recipe, Backend.TORCH)))
         evaluation = draw(self.request.evidence.dataset, "evaluation", self.places)
-        rows = evaluation.first(self.request.evidence.samples)
+        looks = planned(self.request.evidence.samples, len(evaluation.rows))
+        rows = evaluation.first(looks[0].samples)
         with ThreadPoolExecutor(1, thread_name_prefix="reference") as beside:
             # Nothing is timed yet, so the baseline answers while the toolchain works.
             answered = beside.submit(self._reference, baseline, description, rows)
@@ -88,9 +90,13 @@ class Build:
                 engine = self.cache.run(Restore(published, self.store))
             self.servers.start("engine", engine.folder)
             first = answered.result()
-        quality = self._quality(
-            engine, baseline=baseline, description=description, evaluation=evaluation, rows=rows, answered=first
-        )
+        quality = self._compared(engine, first, description, rows, looks[0])
+        for look in looks[1:]:
+            if settled(quality):
+                break
+            rows = evaluation.first(look.samples)
+            answers = self._reference(baseline, description, rows)
+            quality = self._compared(engine, answers, description, rows, look)
         evidence = Evidence(
             request_digest=self.request.evidence.digest,
             quality=quality,
@@ -178,26 +184,8 @@ class Build:
         self.servers.start("baseline", baseline.folder)
         return answered
 
-    def _quality(
-        self,
-        engine: Output,
-        *,
-        baseline: Output,
-        description: EngineDescription,
-        evaluation: Drawn,
-        rows: Drawn,
-        answered: Output,
-    ) -> QualityEvidence:
-        """Judge; while that is inconclusive and there are more rows, judge on twice as many."""
-        while True:
-            quality = self._compared(engine, answered, description, rows)
-            if quality.verdict is not Verdict.INCONCLUSIVE or len(rows.rows) == len(evaluation.rows):
-                return quality
-            rows = evaluation.first(2 * len(rows.rows))
-            answered = self._reference(baseline, description, rows)
-
     def _compared(
-        self, engine: Output, answered: Output, description: EngineDescription, rows: Drawn
+        self, engine: Output, answered: Output, description: EngineDescription, rows: Drawn, look: Look
     ) -> QualityEvidence:
         import numpy as np
 
@@ -211,6 +199,7 @@ class Build:
             labels=description.labels,
             request=self.request.evidence,
             dataset=f"{rows.name}@{rows.digest[:16]}",
+            look=look,
         )
 
     def _benchmark(

@@ -1,8 +1,11 @@
-"""Upper confidence bounds of a drop, at every confidence that may be asked for later."""
+"""Upper confidence bounds of a drop, at every confidence that may be asked for later.
+
+`levels` are one-sided confidences; a look of a planned sequence asks for stricter ones than it stores (see `looks`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -12,55 +15,72 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Indices = NDArray[np.int32]
 
 CONFIDENCES = tuple(round(0.50 + step / 100, 2) for step in range(50))
 """0.50, 0.51 … 0.99: the order of QualityEvidence.bounds."""
 
 RESAMPLES = 4999
+_RANK_RESAMPLES = 1999
+_JACKKNIFE_ROWS = 400
 _SEED = 20_240_229
-_CHUNK = 500
+_CHUNK_CELLS = 2**20
 
 
-def mean_bounds(drops: Floats) -> list[float]:
+def mean_bounds(drops: Floats, levels: Sequence[float] = CONFIDENCES) -> list[float]:
     """Bounds of the mean of paired per-row drops: bias-corrected accelerated bootstrap, one-sided.
 
     Efron (1987), Better bootstrap confidence intervals, JASA 82; the acceleration is the jackknife's (Efron and
     Tibshirani 1993, eq. 14.15). Drops of cosines are skewed: the plain percentile bound would be too low.
     """
-    rows = len(drops)
-    means = np.concatenate([counts @ drops for counts in resamples(rows)]) / rows
-    jackknife = (drops.sum() - drops) / max(rows - 1, 1)
-    return accelerated(means, float(drops.mean()), jackknife)
+    return ratio_bounds(drops, np.ones(len(drops)), levels)
 
 
-def statistic_bounds(drop_of: Callable[[NDArray[np.int64]], float], rows: int) -> list[float]:
-    """Bounds of any drop that is computed from a choice of rows (`drop_of(indices)`), such as of a rank correlation."""
-    generator = np.random.default_rng(_SEED)
-    everything = np.arange(rows)
-    found = np.array([drop_of(generator.integers(0, rows, rows)) for _ in range(RESAMPLES // 5)])
-    jackknife = np.array([drop_of(np.delete(everything, row)) for row in range(min(rows, 200))])
-    return accelerated(found, drop_of(everything), jackknife)
+def ratio_bounds(sums: Floats, weights: Floats, levels: Sequence[float] = CONFIDENCES) -> list[float]:
+    """Bounds of Σ sums / Σ weights over rows, each row with its own weight, such as tokens; as `mean_bounds`.
 
-
-def binary_bounds(baseline_right: NDArray[np.bool_], engine_right: NDArray[np.bool_]) -> list[float]:
-    """Bounds of a drop of accuracy from paired right/wrong answers; exact, also for no disagreement at all.
-
-    Only rows on which the two disagree tell anything (McNemar 1947). drop = P(only the baseline is right) - P(only the
-    engine is right); both are bounded by Clopper and Pearson (1934) with half of the error each, so the sum of both
-    bounds holds with the full confidence (Bonferroni).
+    Ratio estimators: Efron and Tibshirani (1993), chapter 14. Rows are resampled, never the parts of a row: those
+    depend on each other.
     """
-    from scipy.stats import beta
+    rows = len(sums)
+    found = np.concatenate(
+        [sums[chosen].sum(axis=1) / weights[chosen].sum(axis=1) for chosen in resamples(rows, RESAMPLES)]
+    )
+    observed = float(sums.sum() / weights.sum())
+    if rows == 1:
+        return [observed] * len(levels)
+    jackknife = (sums.sum() - sums) / (weights.sum() - weights)
+    return accelerated(found, observed, jackknife, levels)
 
-    rows = len(baseline_right)
-    lost = int(np.count_nonzero(baseline_right & ~engine_right))
-    won = int(np.count_nonzero(engine_right & ~baseline_right))
-    bounds = []
-    for confidence in CONFIDENCES:
-        half = (1 - confidence) / 2
-        most_lost = 1.0 if lost == rows else float(beta.ppf(1 - half, lost + 1, rows - lost))
-        least_won = 0.0 if won == 0 else float(beta.ppf(half, won, rows - won + 1))
-        bounds.append(most_lost - least_won)
-    return bounds
+
+def share_bounds(drops: Floats, levels: Sequence[float] = CONFIDENCES) -> list[float]:
+    """As `mean_bounds`, for drops between -1 and 1 most of which are exactly zero, such as a share of equal tokens."""
+    return at_least_unseen(mean_bounds(drops, levels), len(drops), levels)
+
+
+def statistic_bounds(
+    drop_of: Callable[[Indices], Floats], rows: int, levels: Sequence[float] = CONFIDENCES
+) -> list[float]:
+    """Bounds of any drop that is computed from a choice of rows, such as of a rank correlation; as `mean_bounds`.
+
+    `drop_of` takes row numbers [choices, rows] and gives one drop a choice.
+    """
+    found = np.concatenate([drop_of(chosen) for chosen in resamples(rows, _RANK_RESAMPLES)])
+    everything = np.arange(rows, dtype=np.int32)
+    left_out = range(0, rows, max(1, rows // _JACKKNIFE_ROWS))
+    jackknife = np.concatenate([drop_of(np.delete(everything, row)[None, :]) for row in left_out])
+    return accelerated(found, float(drop_of(everything[None, :])[0]), jackknife, levels)
+
+
+def at_least_unseen(bounds: Sequence[float], rows: int, levels: Sequence[float]) -> list[float]:
+    """Not below what may have gone unseen: a fault of a share p of all rows hits none of n with probability (1-p)^n.
+
+    Where most rows do not change at all, resampling the few that do (or none) cannot know this.
+    """
+    return [
+        max(bound, 1 - (1 - level) ** (1 / rows)) if level >= 0.5 else bound
+        for bound, level in zip(bounds, levels, strict=True)
+    ]
 
 
 def bound_at(bounds: list[float], confidence: float) -> float:
@@ -74,26 +94,26 @@ def rounded_up(bounds: list[float]) -> list[float]:
     return [ceil(bound * 1e6) / 1e6 for bound in bounds]
 
 
-def resamples(rows: int) -> list[Floats]:
-    """How often each row is drawn, resample by resample, in chunks."""
+def resamples(rows: int, count: int) -> Iterator[Indices]:
+    """Row numbers [choices, rows] drawn with replacement, `count` choices in chunks that fit into a cache."""
     generator = np.random.default_rng(_SEED)
-    chances = np.full(rows, 1 / rows)
-    sizes = [min(_CHUNK, RESAMPLES - start) for start in range(0, RESAMPLES, _CHUNK)]
-    return [generator.multinomial(rows, chances, size=size).astype(np.float64) for size in sizes]
+    chunk = max(1, _CHUNK_CELLS // rows)
+    for start in range(0, count, chunk):
+        yield generator.integers(0, rows, (min(chunk, count - start), rows), dtype=np.int32)
 
 
-def accelerated(found: Floats, observed: float, jackknife: Floats) -> list[float]:
+def accelerated(found: Floats, observed: float, jackknife: Floats, levels: Sequence[float]) -> list[float]:
     """Bounds from a statistic's resamples, its observed value and its values without each single row (BCa)."""
     from scipy.stats import norm
 
     if np.ptp(found) == 0:
-        return [observed] * len(CONFIDENCES)
+        return [observed] * len(levels)
     below = (np.count_nonzero(found < observed) + np.count_nonzero(found <= observed)) / (2 * len(found))
     bias = norm.ppf(min(max(below, 1 / len(found)), 1 - 1 / len(found)))
     spread = jackknife.mean() - jackknife
     scale = 6 * np.sum(spread**2) ** 1.5
     acceleration = float(np.sum(spread**3) / scale) if scale > 0 else 0.0
-    normal = norm.ppf(np.array(CONFIDENCES))
+    normal = norm.ppf(np.array(levels))
     shifted = bias + (bias + normal) / np.maximum(1 - acceleration * (bias + normal), 1e-3)
     bounds = np.quantile(found, norm.cdf(shifted))
     return [float(value) for value in np.maximum.accumulate(bounds)]

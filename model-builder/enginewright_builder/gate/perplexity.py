@@ -6,12 +6,13 @@ more, as in Jelinek, Mercer, Bahl and Baker (1977) and in every published table.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from enginewright_api.errors import DeterministicError
-from enginewright_builder.gate.bounds import accelerated, resamples
+from enginewright_builder.gate.bounds import CONFIDENCES, ratio_bounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,25 +25,22 @@ def perplexity(nll: Floats, token_counts: Floats) -> float:
     return float(np.exp(np.average(nll, weights=token_counts)))
 
 
-def perplexity_bounds(engine_nll: Floats, baseline_nll: Floats, token_counts: Floats) -> list[float]:
-    """Upper bounds of the relative rise of perplexity, engine / baseline - 1, in the order of QualityEvidence.bounds.
+def perplexity_bounds(
+    engine_nll: Floats, baseline_nll: Floats, token_counts: Floats, levels: Sequence[float] = CONFIDENCES
+) -> list[float]:
+    """Upper bounds of the relative rise of perplexity, engine / baseline - 1, at each one-sided confidence.
 
     `engine_nll` and `baseline_nll` [rows]: mean negative log-likelihood a token of each row, in nats; `token_counts`
     [rows]: tokens that were predicted, the same for both. 0.01 means one per cent more perplexity; better is negative.
 
-    The rise is exp(Σ n·(e - b) / Σ n) - 1, a ratio of two sums over rows: rows are resampled in pairs and bounded by
-    the bias-corrected accelerated bootstrap (Efron 1987; ratio estimators: Efron and Tibshirani 1993, chapter 14),
-    which does not change under the exponential. Tokens of one row depend on each other, so rows are the unit.
+    The rise is exp(Σ n·(e - b) / Σ n) - 1: a ratio of sums over rows, bounded in pairs by the bootstrap, whose bounds
+    do not change under the exponential.
 
     Raises DeterministicError InvalidDataset for rows without a token to predict, NotFinite for a NaN or infinity.
     """
     engine, baseline, tokens = (np.asarray(values, np.float64) for values in (engine_nll, baseline_nll, token_counts))
     _check(engine, baseline, tokens)
-    risen = tokens * (engine - baseline)
-    found = np.concatenate([(counts @ risen) / (counts @ tokens) for counts in resamples(len(tokens))])
-    observed = float(risen.sum() / tokens.sum())
-    jackknife = (risen.sum() - risen) / (tokens.sum() - tokens) if len(tokens) > 1 else np.array([observed])
-    return [float(np.expm1(bound)) for bound in accelerated(found, observed, jackknife)]
+    return [float(np.expm1(bound)) for bound in ratio_bounds(tokens * (engine - baseline), tokens, levels)]
 
 
 def _check(engine: Floats, baseline: Floats, tokens: Floats) -> None:

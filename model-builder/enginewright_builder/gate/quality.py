@@ -12,12 +12,17 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import EvidenceRequest, QualityEvidence, Verdict, judge
 from enginewright_api.operation_spec import Metric
 from enginewright_builder.datasets.rows import Row
-from enginewright_builder.gate.bounds import binary_bounds, bound_at, mean_bounds, rounded_up, statistic_bounds
+from enginewright_builder.gate.accuracy import binary_bounds
+from enginewright_builder.gate.bounds import at_least_unseen, bound_at, mean_bounds, rounded_up, statistic_bounds
+from enginewright_builder.gate.looks import Look
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vectors = NDArray[np.float32]
+    Floats = NDArray[np.float64]
+    Indices = NDArray[np.int32]
+    Levels = Sequence[float]
 
 _MIN_CORRELATED = 8
 
@@ -41,13 +46,15 @@ def compare(
     labels: Sequence[str],
     request: EvidenceRequest,
     dataset: str,
+    look: Look | None = None,
 ) -> QualityEvidence:
-    """Evidence for one request.
+    """Evidence for one request, as one look of a planned sequence; the only one when no look is given.
 
     Vectors hold one row a text; for SpearmanCorrelation the texts first, then their pairs. Raises DeterministicError
     InvalidDataset when rows lack what the metric needs.
     """
-    measured = _measure(request.metric, engine, baseline, rows, labels)
+    levels = (look or Look(len(rows))).levels
+    measured = _measure(request.metric, engine, baseline, rows, labels=labels, levels=levels)
     return evidence_of(measured, samples=len(rows), request=request, dataset=dataset)
 
 
@@ -81,53 +88,63 @@ def cosines(left: Vectors, right: Vectors) -> NDArray[np.float64]:
 
 
 def _measure(
-    metric: Metric, engine: Vectors, baseline: Vectors, rows: Sequence[Row], labels: Sequence[str]
+    metric: Metric,
+    engine: Vectors,
+    baseline: Vectors,
+    rows: Sequence[Row],
+    *,
+    labels: Sequence[str],
+    levels: Levels,
 ) -> Measured:
     if metric is Metric.COSINE_SIMILARITY:
         similar = cosines(engine, baseline)
         drops = 1.0 - similar
-        return Measured(1.0, float(similar.mean()), float(drops.mean()), mean_bounds(drops), float(similar.min()))
+        bounds = mean_bounds(drops, levels)
+        return Measured(1.0, float(similar.mean()), float(drops.mean()), bounds, float(similar.min()))
     if metric is Metric.SPEARMAN_CORRELATION:
-        return _spearman(engine, baseline, rows)
+        return _spearman(engine, baseline, rows, levels)
     if metric in (Metric.ACCURACY, Metric.F1):
         expected = _expected(rows, labels)
         said, said_before = engine.argmax(axis=1), baseline.argmax(axis=1)
         if metric is Metric.ACCURACY:
-            return _accuracy(said == expected, said_before == expected)
-        return _f1(said, said_before, expected)
+            return _accuracy(said == expected, said_before == expected, levels)
+        return _f1(said, said_before, expected, levels)
     raise DeterministicError(
         "FeatureNotAvailable", f"quality.metric: {metric.value} cannot be measured on an encoder yet"
     )
 
 
-def _accuracy(right: NDArray[np.bool_], right_before: NDArray[np.bool_]) -> Measured:
+def _accuracy(right: NDArray[np.bool_], right_before: NDArray[np.bool_], levels: Levels) -> Measured:
     optimized, baseline = float(right.mean()), float(right_before.mean())
-    return Measured(baseline, optimized, baseline - optimized, binary_bounds(right_before, right))
+    return Measured(baseline, optimized, baseline - optimized, binary_bounds(right_before, right, levels))
 
 
-def _f1(said: NDArray[np.int64], said_before: NDArray[np.int64], expected: NDArray[np.int64]) -> Measured:
-    optimized, baseline = macro_f1(said, expected), macro_f1(said_before, expected)
+def _f1(
+    said: NDArray[np.int64], said_before: NDArray[np.int64], expected: NDArray[np.int64], levels: Levels
+) -> Measured:
+    rows = len(expected)
 
-    def drop_of(rows: NDArray[np.int64]) -> float:
-        return macro_f1(said_before[rows], expected[rows]) - macro_f1(said[rows], expected[rows])
+    def drop_of(chosen: Indices) -> Floats:
+        return macro_f1(said_before[chosen], expected[chosen]) - macro_f1(said[chosen], expected[chosen])
 
-    return Measured(baseline, optimized, baseline - optimized, statistic_bounds(drop_of, len(expected)))
-
-
-def macro_f1(said: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
-    """Mean over the classes that occur of 2·TP / (2·TP + FP + FN)."""
-    classes = np.union1d(said, expected)
-    scores = []
-    for label in classes:
-        hit = int(np.count_nonzero((said == label) & (expected == label)))
-        total = int(np.count_nonzero(said == label) + np.count_nonzero(expected == label))
-        scores.append(2 * hit / total)
-    return float(np.mean(scores))
+    optimized, baseline = (float(macro_f1(given[None], expected[None])[0]) for given in (said, said_before))
+    bounds = at_least_unseen(statistic_bounds(drop_of, rows, levels), rows, levels)
+    return Measured(baseline, optimized, baseline - optimized, bounds)
 
 
-def _spearman(engine: Vectors, baseline: Vectors, rows: Sequence[Row]) -> Measured:
-    from scipy.stats import rankdata
+def macro_f1(said: NDArray[np.int64], expected: NDArray[np.int64]) -> Floats:
+    """Mean over the classes that occur of 2·TP / (2·TP + FP + FN); answers [choices, rows] give one value a choice."""
+    hits, totals = [], []
+    for label in np.union1d(said, expected):
+        named, right = said == label, expected == label
+        hits.append(np.count_nonzero(named & right, axis=1))
+        totals.append(np.count_nonzero(named, axis=1) + np.count_nonzero(right, axis=1))
+    hit, total = np.array(hits, np.float64), np.array(totals, np.float64)
+    scores = np.divide(2 * hit, total, out=np.zeros_like(hit), where=total > 0)
+    return np.asarray(scores.sum(axis=0) / np.count_nonzero(total, axis=0))
 
+
+def _spearman(engine: Vectors, baseline: Vectors, rows: Sequence[Row], levels: Levels) -> Measured:
     scores = [row.score for row in rows]
     if any(score is None for score in scores) or any(row.text_pair is None for row in rows):
         raise DeterministicError(
@@ -142,18 +159,27 @@ def _spearman(engine: Vectors, baseline: Vectors, rows: Sequence[Row]) -> Measur
     similar = cosines(engine[:half], engine[half:])
     similar_before = cosines(baseline[:half], baseline[half:])
 
-    def correlation(values: NDArray[np.float64], chosen: NDArray[np.int64]) -> float:
-        first, second = rankdata(values[chosen]), rankdata(human[chosen])
-        if np.ptp(first) == 0 or np.ptp(second) == 0:
-            return 0.0
-        return float(np.corrcoef(first, second)[0, 1])
+    def drop_of(chosen: Indices) -> Floats:
+        return rank_correlation(similar_before[chosen], human[chosen]) - rank_correlation(
+            similar[chosen], human[chosen]
+        )
 
-    def drop_of(chosen: NDArray[np.int64]) -> float:
-        return correlation(similar_before, chosen) - correlation(similar, chosen)
+    optimized, before = (float(rank_correlation(one[None], human[None])[0]) for one in (similar, similar_before))
+    return Measured(before, optimized, before - optimized, statistic_bounds(drop_of, half, levels))
 
-    everything = np.arange(half)
-    optimized, before = correlation(similar, everything), correlation(similar_before, everything)
-    return Measured(before, optimized, before - optimized, statistic_bounds(drop_of, half))
+
+def rank_correlation(left: Floats, right: Floats) -> Floats:
+    """Spearman's correlation of values [choices, rows], one a choice; equal values share their rank.
+
+    Values that are all the same correlate with nothing: 0.
+    """
+    from scipy.stats import rankdata
+
+    first, second = (np.asarray(rankdata(values, axis=1)) for values in (left, right))
+    first -= first.mean(axis=1, keepdims=True)
+    second -= second.mean(axis=1, keepdims=True)
+    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    return np.divide((first * second).sum(axis=1), spread, out=np.zeros(len(first)), where=spread > 0)
 
 
 def _expected(rows: Sequence[Row], labels: Sequence[str]) -> NDArray[np.int64]:

@@ -6,15 +6,9 @@ from importlib.resources import files
 
 import jinja2
 
-from enginewright_api.evidence import Verdict
+from enginewright_api.evidence import QualityEvidence, Verdict, rows_wanted
 from enginewright_builder.report.facts import ReportFacts
 from enginewright_builder.report.plots import latency_plot, quality_plot
-
-_SENTENCES = {
-    Verdict.PASSED: "The engine may replace the baseline: the drop is within the budget.",
-    Verdict.FAILED: "The engine loses more than the budget allows.",
-    Verdict.INCONCLUSIVE: "Too few rows to tell; counts as failed.",
-}
 
 
 def render_report(facts: ReportFacts) -> str:
@@ -29,7 +23,7 @@ def render_report(facts: ReportFacts) -> str:
         facts=facts,
         quality=quality,
         benchmark=benchmark,
-        verdict_sentence=_SENTENCES[quality.verdict],
+        verdict_sentence=_verdict_sentence(quality),
         format=_format_name(facts),
         quantization=quantization.wire() if quantization is not None else None,
         source=_source_name(facts),
@@ -37,6 +31,14 @@ def render_report(facts: ReportFacts) -> str:
         latency_svg=latency_plot(benchmark.measurements),
         quality_svg=quality_plot(quality) if quality.bounds else "",
     )
+
+
+def _verdict_sentence(quality: QualityEvidence) -> str:
+    if quality.verdict is Verdict.PASSED:
+        return "The engine may replace the baseline: the drop is within the budget."
+    if quality.verdict is Verdict.FAILED:
+        return "The engine loses more than the budget allows."
+    return f"{quality.samples} rows are too few to tell; {rows_wanted(quality)} would be needed. Counts as failed."
 
 
 def _format_name(facts: ReportFacts) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from enginewright_api.engine_build import BuildPhase, EngineBuild, MeasuredEvidence
 from enginewright_api.errors import FailureClass
-from enginewright_api.evidence import QualityEvidence, Verdict, judge
+from enginewright_api.evidence import QualityEvidence, Verdict, judge, rows_wanted
 from enginewright_api.operation_spec import Quality
 from enginewright_api.optimized_model import RungStatus
 from enginewright_api.outcome import Failure, StageState
@@ -120,7 +120,9 @@ def _judge_evidence(rung: Rung, build: EngineBuild, measured: MeasuredEvidence, 
     measured, verdict = measured.model_copy(update={"quality": judged}), judged.verdict
     if verdict is Verdict.PASSED:
         return Judged(rung, f"gate passed ({bound_sentence(judged)})", build, measured, verdict)
-    what = "gate failed" if verdict is Verdict.FAILED else "gate inconclusive, more samples are needed"
+    what = "gate failed"
+    if verdict is Verdict.INCONCLUSIVE:
+        what = f"gate inconclusive, {rows_wanted(judged)} are needed"
     return Judged(rung, f"{what}: {bound_sentence(judged)}", build, measured, verdict, rejected=True)
 
 

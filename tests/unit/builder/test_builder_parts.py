@@ -218,6 +218,12 @@ def test_the_report_says_the_verdict_first_and_opens_offline(verdict: str) -> No
     assert render_report(facts(verdict=verdict)) == page
 
 
+def test_the_report_says_how_many_rows_are_missing() -> None:
+    """Twelve rows whose bound is twice as far from the drop as the budget is: three times as many more."""
+    page = render_report(facts(verdict="Inconclusive", drop=0.02, dropUpperBound=0.04, maxDrop=0.03, bounds=[]))
+    assert "12 rows are too few to tell; about 36 rows more would be needed" in page
+
+
 def test_the_report_without_bounds_has_one_plot() -> None:
     assert render_report(facts(bounds=[])).count("<svg") == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import f1_score
 
 from enginewright_api.errors import DeterministicError
-from enginewright_api.evidence import EvidenceRequest, QualityEvidence, Verdict, judge
+from enginewright_api.evidence import EvidenceRequest, QualityEvidence, Verdict, judge, samples_missing
 from enginewright_builder.datasets.rows import Row
+from enginewright_builder.gate.accuracy import binary_bounds, count_bounds
 from enginewright_builder.gate.bounds import (
     CONFIDENCES,
-    binary_bounds,
     bound_at,
     mean_bounds,
     rounded_up,
     statistic_bounds,
 )
+from enginewright_builder.gate.looks import planned, settled
 from enginewright_builder.gate.quality import compare, cosines, macro_f1
 from enginewright_builder.gate.sanity import check_equal, check_finite
 
@@ -92,11 +95,30 @@ def test_bounds_of_right_and_wrong_answers(rows: int, lost: int, won: int, low: 
     assert low <= bound_at(binary_bounds(baseline, engine), 0.95) <= high
 
 
-def test_the_binary_bound_is_the_exact_binomial_one_when_nothing_was_won() -> None:
+def test_binary_bounds_are_tangos_interval() -> None:
+    """Airway hyper-responsiveness before and after transplantation: Fagerland, Lydersen, Laake (2014), -0.517 … -0.026.
+
+    Below one half a bound is a lower one, which nothing holds up.
+    """
+    assert count_bounds(1, 7, 21, levels=(0.025,))[0] == pytest.approx(-0.517, abs=5e-4)
+    assert count_bounds(7, 1, 21, levels=(0.025,))[0] == pytest.approx(0.026, abs=5e-4)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 4])
+def test_the_binary_bound_is_never_below_the_exact_binomial_one_when_nothing_was_won(lost: int) -> None:
     baseline, engine = np.ones(100, bool), np.ones(100, bool)
-    engine[:4] = False
-    exact = stats.binomtest(4, 100).proportion_ci(0.95, method="exact").high
-    assert bound_at(binary_bounds(baseline, engine), 0.95) == pytest.approx(exact)
+    engine[:lost] = False
+    exact = stats.binomtest(lost, 100, alternative="less").proportion_ci(0.95, method="exact").high
+    assert exact - 1e-9 <= bound_at(binary_bounds(baseline, engine), 0.95) <= exact * 1.1
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 400))
+def test_binary_bounds_rise_with_confidence_and_with_losses(lost: int, won: int, same: int) -> None:
+    rows = lost + won + same + 1
+    bounds = count_bounds(lost, won, rows)
+    assert bounds == sorted(bounds)
+    assert (lost - won) / rows - 1e-9 <= bounds[0] <= bounds[-1] <= 1.0
+    assert bound_at(count_bounds(lost + 1, won, rows), 0.95) >= bound_at(bounds, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +136,24 @@ def test_verdicts_of_embeddings(noise: float, rows: int, verdict: Verdict) -> No
     assert found.minimum is not None
     assert found.minimum <= found.optimized <= found.baseline == 1.0
     assert found.samples == rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "drop", "level"), [(60, 0.05, 0.95), (300, 0.01, 0.95), (300, 0.03, 0.975), (512, 0.01, 0.975)]
+)
+def test_the_binary_bound_is_wrong_as_rarely_as_it_says(rows: int, drop: float, level: float) -> None:
+    """Enumerated, not simulated: over all outcomes, at every rate of disagreement, when the true drop is `drop`."""
+    passing = [
+        (lost, won)
+        for won in range(36)
+        for lost in range(
+            bisect_left(range(rows - won + 1), True, key=lambda lost: count_bounds(lost, won, rows, (level,))[0] > drop)
+        )
+    ]
+    outcomes = np.array([(lost, won, rows - lost - won) for lost, won in passing])
+    for only_engine in (0.0, 0.0005, 0.002, 0.01, 0.03):
+        chances = [drop + only_engine, only_engine, 1 - drop - 2 * only_engine]
+        assert stats.multinomial.pmf(outcomes, rows, chances).sum() <= 1.1 * (1 - level)
 
 
 @given(st.floats(0.0, 0.3), st.integers(50, 99), st.floats(0.0, 0.1))
@@ -141,7 +181,10 @@ def test_accuracy_is_judged_on_labels_by_name_or_number() -> None:
 
 
 def test_f1_is_the_mean_over_classes() -> None:
-    assert macro_f1(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0])) == pytest.approx((4 / 5 + 2 / 3) / 2)
+    said, expected = np.array([[0, 0, 1, 1], [0, 0, 0, 0]]), np.array([[0, 0, 1, 0], [0, 0, 0, 2]])
+    theirs = [f1_score(*pair, average="macro") for pair in zip(expected, said, strict=True)]
+    assert macro_f1(said, expected) == pytest.approx(theirs)
+    assert theirs[0] == pytest.approx((4 / 5 + 2 / 3) / 2)
 
 
 def test_spearman_is_measured_on_pairs() -> None:
@@ -165,7 +208,7 @@ def test_spearman_is_measured_on_pairs() -> None:
 
 def test_bounds_of_any_statistic_are_wider_than_nothing() -> None:
     values = np.random.default_rng(0).normal(0.1, 0.2, 80)
-    bounds = statistic_bounds(lambda rows: float(values[rows].mean()), 80)
+    bounds = statistic_bounds(lambda rows: values[rows].mean(axis=1), 80)
     assert bounds[0] < bounds[-1]
     assert bound_at(bounds, 0.95) == pytest.approx(bound_at(mean_bounds(values), 0.95), abs=0.02)
 
@@ -196,3 +239,87 @@ def test_an_unquantised_engine_must_equal_eager() -> None:
 
 def test_a_zero_vector_resembles_nothing() -> None:
     assert cosines(np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "available", "counts"),
+    [
+        (512, 300, [300]),
+        (512, 512, [512]),
+        (512, 600, [512]),
+        (512, 900, [512, 900]),
+        (512, 2048, [512, 2048]),
+        (512, 2300, [512, 2300]),
+        (512, 5000, [512, 2048, 5000]),
+        (512, 10**6, [512, 2048, 8192]),
+        (8, 50, [8, 32, 50]),
+    ],
+)
+def test_looks_are_planned_before_anything_is_looked_at(samples: int, available: int, counts: list[int]) -> None:
+    looks = planned(samples, available)
+    assert [look.samples for look in looks] == counts
+    assert sum(look.share for look in looks) == pytest.approx(1.0)
+    assert looks[0].share >= 0.5
+
+
+def test_a_look_bounds_more_strictly_than_the_only_look_would() -> None:
+    baseline, engine = noisy(200, 0.1, seed=4)
+    rows = [Row(str(number)) for number in range(200)]
+    alone = compare(engine, baseline, rows, labels=[], request=request(), dataset="t")
+    first, _, _ = planned(200, 10_000)
+    one_of_three = compare(engine, baseline, rows, labels=[], request=request(), dataset="t", look=first)
+    assert one_of_three.drop == alone.drop
+    assert one_of_three.bounds[45] > alone.bounds[45]
+    assert one_of_three.bounds[40] == pytest.approx(alone.bounds[45], rel=1e-3), "90 % over looks is 95 % in the first"
+
+
+def test_looking_until_it_passes_does_not_let_a_bad_engine_through_more_often() -> None:
+    """True drop at the budget: passing at any of the planned looks stays as rare as promised."""
+    generator = np.random.default_rng(11)
+    passed = 0
+    for _ in range(400):
+        drops = generator.choice([0, 1, -1], size=2048, p=[0.96, 0.025, 0.015])
+        bounds = (
+            count_bounds(int((seen > 0).sum()), int((seen < 0).sum()), look.samples, look.levels)
+            for look in planned(128, 2048)
+            for seen in [drops[: look.samples]]
+        )
+        passed += any(bound_at(found, 0.95) <= 0.01 for found in bounds)
+    assert passed / 400 <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("drop", "bound", "done"), [(0.004, 0.009, True), (0.004, 0.02, False), (0.012, 0.02, False), (0.03, 0.04, True)]
+)
+def test_more_rows_are_drawn_until_it_passed_or_is_refuted(drop: float, bound: float, done: bool) -> None:
+    baseline, engine = noisy(40, 0.1)
+    verdict = Verdict.PASSED if bound <= 0.01 else Verdict.FAILED
+    measured = judged(baseline, engine)
+    assert settled(measured.model_copy(update={"drop": drop, "drop_upper_bound": bound, "verdict": verdict})) is done
+
+
+def test_the_missing_samples_are_estimated_from_the_spread() -> None:
+    """Four times the rows halve the distance between drop and bound."""
+    evidence = judged(*noisy(40, 0.1)).model_copy(
+        update={"drop": 0.006, "samples": 500, "bounds": [], "confidence": 0.9}
+    )
+    inconclusive = evidence.model_copy(update={"drop_upper_bound": 0.014})
+    assert samples_missing(inconclusive, max_drop=0.01, confidence=0.9) == 1500
+    assert samples_missing(inconclusive, max_drop=0.02, confidence=0.9) == 0
+    assert samples_missing(inconclusive, max_drop=0.005, confidence=0.9) is None, "no number of rows helps"
+
+
+def test_the_missing_samples_are_about_right() -> None:
+    generator = np.random.default_rng(3)
+    lost = generator.random(40_000) < 0.03
+    won = ~lost & (generator.random(40_000) < 0.03)
+
+    def measured(count: int) -> QualityEvidence:
+        rows = [Row("x", label="0")] * count
+        before, after = np.eye(2, dtype=np.float32)[won[:count] * 1], np.eye(2, dtype=np.float32)[lost[:count] * 1]
+        return compare(after, before, rows, labels=["a", "b"], request=request("Accuracy"), dataset="t")
+
+    missing = samples_missing(measured(2000), max_drop=0.01, confidence=0.95)
+    assert missing is not None
+    assert 200 < missing < 20_000
+    assert measured(2000 + 2 * missing).verdict is Verdict.PASSED
