@@ -19,7 +19,7 @@ def quality(*, drop: float = 0.002, bound: float = 0.004, samples: int = 512) ->
     )  # fmt: skip
 
 
-def benchmark(speedup: float = 2.5) -> BenchmarkEvidence:
+def benchmark(speedup: float = 2.5, size_bytes: int = 23) -> BenchmarkEvidence:
     """One shape."""
     row = Measurement(
         batch_size=1, tokens=128, p50_milliseconds=4.0, p95_milliseconds=5.0, throughput_per_second=250.0,
@@ -27,7 +27,7 @@ def benchmark(speedup: float = 2.5) -> BenchmarkEvidence:
         baseline_throughput_per_second=250.0 / speedup, speedup=speedup,
     )  # fmt: skip
     return BenchmarkEvidence(
-        measurements=[row], speedup=speedup, machine="test", threads=2, baseline_size_bytes=90, size_bytes=23
+        measurements=[row], speedup=speedup, machine="test", threads=2, baseline_size_bytes=90, size_bytes=size_bytes
     )
 
 
@@ -36,28 +36,38 @@ def artifact(key: str) -> ArtifactReference:
     return ArtifactReference(uri=f"file:///store/artifacts/{key}", digest=sha256_hex(key.encode()), size_bytes=23)
 
 
-def evidence(request_digest: str, *, drop: float = 0.002, bound: float = 0.004, speedup: float = 2.5) -> Evidence:
+def evidence(
+    request_digest: str, *, drop: float = 0.002, bound: float = 0.004, speedup: float = 2.5, size_bytes: int = 23
+) -> Evidence:
     """Everything measured for a request."""
     return Evidence(
-        request_digest=request_digest, quality=quality(drop=drop, bound=bound), benchmark=benchmark(speedup)
+        request_digest=request_digest,
+        quality=quality(drop=drop, bound=bound),
+        benchmark=benchmark(speedup, size_bytes),
     )
 
 
-def success(key: str, measured: Evidence) -> BuildOutcome:
+def success(key: str, measured: Evidence, *, seconds: float = 2.0) -> BuildOutcome:
     """Termination message of a builder that published."""
     stages = [StageReport(name=name, state=StageState.SUCCEEDED, seconds=1.0) for name in ("fetch", "publish")]
     return BuildOutcome(
-        key=key, artifact=artifact(key), evidence=measured, stages=stages, peak_memory_bytes=10**9, seconds=2.0
+        key=key, artifact=artifact(key), evidence=measured, stages=stages, peak_memory_bytes=10**9, seconds=seconds
     )
 
 
 def failure(
-    key: str, failure_class: FailureClass, reason: str, message: str = "it broke", *, needs_bytes: int | None = None
+    key: str,
+    failure_class: FailureClass,
+    reason: str,
+    message: str = "it broke",
+    *,
+    needs_bytes: int | None = None,
+    stage: str = "compile",
 ) -> BuildOutcome:
     """Termination message of a builder that failed."""
     exit_code = {FailureClass.DETERMINISTIC: 20, FailureClass.RESOURCE: 21, FailureClass.TRANSIENT: 22}[failure_class]
     broken = Failure(
-        failure_class=failure_class, stage="compile", reason=reason, message=message, exit_code=exit_code,
+        failure_class=failure_class, stage=stage, reason=reason, message=message, exit_code=exit_code,
         retryable=failure_class is not FailureClass.DETERMINISTIC, needs_memory_bytes=needs_bytes, log_tail="last line",
     )  # fmt: skip
     return BuildOutcome(key=key, failure=broken)

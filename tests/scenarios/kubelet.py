@@ -28,6 +28,8 @@ class Attempt:
     format: str
     number: int
     memory: str
+    backend: str = ""
+    method: str = ""
 
 
 Builder = Callable[[Attempt], BuildOutcome | PodStatus | None]
@@ -130,12 +132,15 @@ class Kubelet:
         recipe = await self.cluster.get(Ref(CONFIG_MAP, name, self.namespace))
         request = json.loads(recipe["data"]["recipe.json"])
         labels = pod["metadata"]["labels"]
+        quantization = request["recipe"].get("quantization") or {"format": "None"}
         return Attempt(
             key=request["key"],
             request_digest=_digest(request["evidence"]),
-            format=(request["recipe"].get("quantization") or {"format": "None"})["format"],
+            format=quantization["format"],
             number=int(labels["enginewright.io/attempt"]),
             memory=spec["containers"][0]["resources"]["limits"]["memory"],
+            backend=request["recipe"]["backend"],
+            method=quantization.get("method", ""),
         )
 
     async def _set(self, pod: Object, status: PodStatus) -> bool:

@@ -45,10 +45,8 @@ def _calibrates(recipe: Recipe) -> bool:
 
 def _optimization(spec: OptimizedModelSpec) -> list[Unavailable]:
     found: list[Unavailable] = []
-    if spec.optimization.profile is not None:
-        found.append(
-            ("optimization.profile", "recipe search is not available yet; name the blocks and fallbacks instead")
-        )
+    if spec.optimization.profile is not None and spec.optimization.fallbacks:
+        found.append(("optimization.fallbacks", "have no effect with optimization.profile; leave one of them out"))
     blocks: list[tuple[str, RungQuantization | None]] = [("optimization.quantization", spec.optimization.quantization)]
     blocks += [
         (f"optimization.fallbacks[{number}].quantization", fallback.quantization)

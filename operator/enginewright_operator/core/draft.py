@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.engine_build import MeasuredEvidence
 from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.optimization import KvCacheFormat
 from enginewright_api.optimized_model import Endpoints, LastFailure, OptimizedModelSpec, RungStatus
 from enginewright_api.outcome import ArtifactReference
 from enginewright_api.recipe import AcceleratorFacts, Recipe
@@ -17,6 +19,9 @@ from .conditions import Finding
 from .effects import Effect
 from .engines import NOT_EXPOSED, Selection
 from .snapshot import ModelSnapshot
+
+if TYPE_CHECKING:
+    from .candidates import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +48,26 @@ class Rung:
 
     @property
     def title(self) -> str:
-        """`INT8 SmoothQuant on OpenVINO`, for people."""
-        method = self.recipe.quantization.method.value if self.recipe.quantization is not None else ""
+        """`INT8 SmoothQuant + 25% of the heads removed on OpenVINO`, for people."""
+        quantization = self.recipe.quantization
+        method = quantization.method.value if quantization is not None else ""
         named = f"{self.format} {method}" if method not in ("", "Auto") else self.format
-        return f"{named} on {self.recipe.backend.value}"
+        if quantization is not None and quantization.kv_cache_format is not KvCacheFormat.AUTO:
+            named += f" + key-value cache {quantization.kv_cache_format.value}"
+        return " + ".join([named, *_removed(self.recipe)]) + f" on {self.recipe.backend.value}"
+
+
+def _removed(recipe: Recipe) -> list[str]:
+    found = []
+    if recipe.distillation is not None:
+        layers = recipe.distillation.student.layers
+        found.append(f"distilled to {layers} layers" if layers is not None else "distilled")
+    if recipe.pruning is not None:
+        found.append(f"{recipe.pruning.sparsity:.0%} of the {recipe.pruning.granularity.value.lower()} removed")
+    if recipe.low_rank is not None:
+        low_rank = recipe.low_rank
+        found.append(f"rank {low_rank.rank}" if low_rank.rank else f"rank by {low_rank.energy or 0:.0%} of the energy")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +88,8 @@ class Draft:
     spec: OptimizedModelSpec | None = None
     accelerator_class: AcceleratorClass | None = None
     rungs: tuple[Rung, ...] = ()
+    pool: Pool | None = None
+    """What a recipe search may try; None for a ladder."""
     rung_statuses: tuple[RungStatus, ...] | None = None
     """None leaves the ones in the status alone."""
     target: Target | None = None

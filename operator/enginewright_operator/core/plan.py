@@ -7,11 +7,11 @@ from datetime import datetime
 
 from .acceptance import acceptance
 from .build import plan_build
+from .choice import choice
 from .classes import plan_class
 from .draft import Draft
 from .effects import Plan
 from .exposure import exposure
-from .ladder import ladder
 from .recipes import recipes
 from .retention import retention
 from .rollout import rollout
@@ -21,7 +21,7 @@ from .status import status
 
 Policy = Callable[[Draft], Draft]
 
-POLICIES: tuple[Policy, ...] = (acceptance, recipes, ladder, rollout, exposure, scaling, retention, status)
+POLICIES: tuple[Policy, ...] = (acceptance, recipes, choice, rollout, exposure, scaling, retention, status)
 
 
 def plan_model(snapshot: ModelSnapshot, now: datetime) -> Plan:

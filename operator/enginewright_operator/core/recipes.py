@@ -5,22 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from enginewright_api.accelerator_class import AcceleratorClass
-from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.names import engine_build_name
-from enginewright_api.operation_spec import Metric
-from enginewright_api.optimization import Blocks, Distillation, Format, Quantization, QuantizationMethod
 from enginewright_api.optimized_model import OptimizedModelSpec
-from enginewright_api.recipe import AcceleratorFacts, Recipe, Toolchain, build_key
-from enginewright_api.serving_spec import Backend
-from enginewright_api.source import BuiltinDataset, Dataset
-from enginewright_api.support import resolve_backend, resolve_method, resolve_metric, unavailable, unavailable_evidence
+from enginewright_api.recipe import Toolchain, build_key
+from enginewright_api.support import unavailable, unavailable_evidence
 
 from .acceptance import ACCEPTED, sentence_for
-from .availability import unused_calibration
+from .availability import Unavailable, unused_calibration
+from .candidates import pool
 from .conditions import is_false
 from .draft import Draft, Rung
-
-DEFAULT_DATASET = Dataset(builtin=BuiltinDataset(name="news-en"))
+from .resolution import evidence_request, facts_of, resolve_recipe
 
 
 def recipes(draft: Draft) -> Draft:
@@ -29,15 +24,37 @@ def recipes(draft: Draft) -> Draft:
     if not draft.accepted or spec is None or accelerator_class is None:
         return draft
     rungs = resolve_rungs(spec, accelerator_class, draft.snapshot.settings.toolchain)
+    if spec.optimization.profile is not None:
+        return _pool(draft, spec, accelerator_class, rungs[0])
     missing = list(unavailable_evidence(spec.task, rungs[0].evidence))
     missing += unused_calibration(spec, [rung.recipe for rung in rungs])
     for rung in rungs:
         found = unavailable(rung.recipe, rung.accelerator)
         missing += [(_where(field, spec, rung.number), why) for field, why in found]
-    missing = list(dict.fromkeys(missing))
+    return _refused(draft, missing) if missing else replace(draft, rungs=rungs)
+
+
+def _pool(draft: Draft, spec: OptimizedModelSpec, accelerator_class: AcceleratorClass, given: Rung) -> Draft:
+    """What a search may try. `given` has the blocks that the spec names, all together: each of them must be there."""
+    found = pool(spec, accelerator_class, draft.snapshot.settings.toolchain)
+    missing = list(unavailable_evidence(spec.task, given.evidence))
+    missing += [
+        (field, why)
+        for field, why in unavailable(given.recipe, given.accelerator)
+        # Not asked for, so not missed: some backend may lack the plain model.
+        if given.optimized or not field.startswith("optimization.")
+    ]
+    if not found.precisions and not missing:
+        name = accelerator_class.metadata.name
+        missing.append(("optimization.profile", f"nothing can be built for task {spec.task.value} on class {name}"))
+    missing += unused_calibration(spec, [candidate.rung.recipe for candidate in found.precisions])
     if missing:
-        return draft.found(ACCEPTED, is_false("FeatureNotAvailable", sentence_for(missing)))
-    return replace(draft, rungs=rungs)
+        return _refused(draft, missing)
+    return replace(draft, rungs=tuple(candidate.rung for candidate in found.precisions), pool=found)
+
+
+def _refused(draft: Draft, missing: list[Unavailable]) -> Draft:
+    return draft.found(ACCEPTED, is_false("FeatureNotAvailable", sentence_for(list(dict.fromkeys(missing)))))
 
 
 def resolve_rungs(
@@ -48,92 +65,10 @@ def resolve_rungs(
     evidence = evidence_request(spec)
     rungs: dict[str, Rung] = {}
     for number, blocks in enumerate(spec.optimization.rungs()):
-        recipe = _recipe(spec, blocks, facts)
+        recipe = resolve_recipe(spec, blocks, facts)
         key = build_key(recipe, toolchain, facts)
         rungs.setdefault(key, Rung(number, recipe, key, engine_build_name(key), evidence, facts))
     return tuple(rungs.values())
-
-
-def facts_of(accelerator_class: AcceleratorClass) -> AcceleratorFacts:
-    """What an engine depends on."""
-    spec = accelerator_class.spec
-    return AcceleratorFacts(
-        accelerator_class=accelerator_class.metadata.name,
-        vendor=spec.vendor,
-        compute_capability=spec.compute_capability,
-        architecture=spec.architecture,
-        memory_gib=spec.memory_gib,
-    )
-
-
-def evidence_request(spec: OptimizedModelSpec) -> EvidenceRequest:
-    """What is measured for this model."""
-    quality = spec.quality
-    return EvidenceRequest(
-        dataset=quality.dataset or DEFAULT_DATASET,
-        metric=resolve_metric(spec.task) if quality.metric is Metric.AUTO else quality.metric,
-        max_drop=quality.max_drop,
-        confidence=quality.confidence,
-        samples=quality.samples,
-    )
-
-
-def _recipe(spec: OptimizedModelSpec, blocks: Blocks, facts: AcceleratorFacts) -> Recipe:
-    backend = _backend(spec, blocks.quantization, facts)
-    return Recipe(
-        source=spec.source,
-        task=spec.task,
-        distillation=_named(blocks.distillation),
-        pruning=blocks.pruning,
-        training=_training(blocks),
-        low_rank=blocks.low_rank,
-        quantization=_resolved(blocks.quantization, backend),
-        backend=backend,
-        limits=spec.engine.limits,
-        tensor_rt_llm=spec.engine.tensor_rt_llm,
-        parallelism=spec.parallelism,
-        speculative_decoding=spec.runtime.speculative_decoding,
-        early_exit=spec.runtime.early_exit,
-        fast_path=spec.runtime.fast_path,
-    )
-
-
-def _backend(spec: OptimizedModelSpec, quantization: Quantization | None, facts: AcceleratorFacts) -> Backend:
-    if spec.engine.backend is not Backend.AUTO:
-        return spec.engine.backend
-    format_ = quantization.format if quantization is not None else Format.NONE
-    method = quantization.method if quantization is not None else QuantizationMethod.AUTO
-    return resolve_backend(spec.task, facts.vendor, facts.architecture, format_, method)
-
-
-def _resolved(quantization: Quantization | None, backend: Backend) -> Quantization | None:
-    """Method chosen and calibration rows named. `format: None` says the same as no quantization at all."""
-    if quantization is None or quantization.format is Format.NONE:
-        return None
-    method = quantization.method
-    if method is QuantizationMethod.AUTO:
-        method = resolve_method(backend, quantization.format)
-    calibration = quantization.calibration
-    if calibration.dataset is None:
-        calibration = calibration.model_copy(update={"dataset": DEFAULT_DATASET})
-    return quantization.model_copy(update={"method": method, "calibration": calibration})
-
-
-def _named(distillation: Distillation | None) -> Distillation | None:
-    if distillation is None or distillation.dataset is not None:
-        return distillation
-    return distillation.model_copy(update={"dataset": DEFAULT_DATASET})
-
-
-def _training(blocks: Blocks) -> Dataset | None:
-    """Rows that distillation and pruning learn from."""
-    pruning = blocks.pruning
-    if blocks.distillation is not None:
-        return blocks.distillation.dataset or DEFAULT_DATASET
-    if pruning is None or not pruning.looks_at_rows:
-        return None
-    calibration = blocks.quantization.calibration.dataset if blocks.quantization is not None else None
-    return calibration or DEFAULT_DATASET
 
 
 def _where(field: str, spec: OptimizedModelSpec, number: int) -> str:

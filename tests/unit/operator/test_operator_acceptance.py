@@ -12,7 +12,10 @@ from tests.scenarios.models import accelerator_class, gpu_class
 from tests.unit.operator.snapshots import drafted, snapshot
 
 NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
-    ({"optimization": {"profile": "Latency"}}, "optimization.profile"),
+    (
+        {"optimization": {"profile": "Latency", "fallbacks": [{"quantization": {"format": "FP16"}}]}},
+        "optimization.fallbacks",
+    ),
     ({"optimization": {"distillation": {"student": {"layers": 3}}}}, "optimization.distillation"),
     ({"optimization": {"lowRank": {"energy": 0.9}}}, "optimization.lowRank"),
     (
