@@ -1,0 +1,86 @@
+"""Pruning: pieces of the network are removed or zeroed, with training in between and afterwards."""
+
+from __future__ import annotations
+
+import copy
+from itertools import islice
+from pathlib import Path
+
+import transformers
+
+from enginewright_api.optimization import DistillationObjective, Pruning, PruningCriterion, PruningGranularity
+from enginewright_api.recipe import Task
+from enginewright_builder.compression.counting import compared, size_of
+from enginewright_builder.compression.prune.importance import Probe
+from enginewright_builder.compression.prune.lottery import draw_ticket
+from enginewright_builder.compression.prune.recovery import Recovery
+from enginewright_builder.compression.prune.run import PruningRun
+from enginewright_builder.compression.prune.schedule import plan
+from enginewright_builder.compression.prune.sparse import sparsify
+from enginewright_builder.compression.prune.structured import shrink
+from enginewright_builder.compression.structure import load_model, save_model
+from enginewright_builder.compression.training import Tell, batches, reproducible
+from enginewright_builder.datasets.rows import Row
+from enginewright_builder.sources.checkpoint import inspect
+
+_SEED = 7
+_MAX_TOKENS = 128
+_TRAIN_BATCH = 16
+_PROBE_BATCH, _PROBE_BATCHES = 4, 16
+_SHRINKING = (PruningGranularity.NEURONS, PruningGranularity.HEADS, PruningGranularity.LAYERS)
+
+
+def prune(  # noqa: PLR0917 - the one face of all transforms
+    checkpoint: Path, task: Task, settings: Pruning, rows: list[Row], into: Path, tell: Tell
+) -> dict[str, object]:
+    """Checkpoint to checkpoint, same bytes for same inputs.
+
+    Result: parameters, nonZeroParameters and flops before and after, sparsity (share of the pieces that went), what
+    was kept (heads, layers, neurons) and the first and last loss of recovery.
+
+    Raises DeterministicError: InvalidRecipe, UnsupportedArchitecture, TooSparse, BlocksDoNotFit, InvalidDataset.
+    """
+    steps = tuple(plan(settings))
+    model = load_model(checkpoint, task)
+    before = size_of(model)
+    with reproducible(_SEED):
+        run = PruningRun(
+            model,
+            settings,
+            steps,
+            _probe(checkpoint, task, settings, rows),
+            _recovery(model, checkpoint, task, settings, rows),
+            tell,
+        )
+        if settings.granularity in _SHRINKING:
+            found = shrink(run)
+        elif settings.criterion is PruningCriterion.LOTTERY_TICKET:
+            found = draw_ticket(run)
+        else:
+            found = sparsify(run)
+    save_model(model, checkpoint, into)
+    losses = found.pop("losses")
+    if losses:
+        found |= {"firstLoss": losses[0], "lastLoss": losses[-1], "trainingSteps": len(losses)}
+    return {**compared(before, size_of(model)), **found}
+
+
+def _probe(checkpoint: Path, task: Task, settings: Pruning, rows: list[Row]) -> Probe:
+    pooling, _ = inspect(checkpoint).pooling()
+    if settings.criterion is not PruningCriterion.GRADIENT:
+        return Probe(task, pooling, ())
+    endless = batches(rows, checkpoint, max_tokens=_MAX_TOKENS, batch_size=_PROBE_BATCH, seed=_SEED)
+    return Probe(task, pooling, tuple(islice(endless, _PROBE_BATCHES)))
+
+
+def _recovery(
+    model: transformers.PreTrainedModel, checkpoint: Path, task: Task, settings: Pruning, rows: list[Row]
+) -> Recovery | None:
+    if not settings.recovery_steps:
+        return None
+    pooling, _ = inspect(checkpoint).pooling()
+    objectives = [DistillationObjective.LOGITS]
+    if settings.granularity is not PruningGranularity.LAYERS:
+        objectives.append(DistillationObjective.HIDDEN_STATES)
+    endless = batches(rows, checkpoint, max_tokens=_MAX_TOKENS, batch_size=_TRAIN_BATCH, seed=_SEED)
+    return Recovery(copy.deepcopy(model).requires_grad_(False), task, pooling, endless, tuple(objectives))
