@@ -63,8 +63,7 @@ def _concluded(draft: Draft, spec: OptimizedModelSpec, found: Search) -> Draft:
     profile, best = spec.optimization.profile, found.best
     assert profile is not None  # noqa: S101 - checked by the caller
     budget = spec.optimization.search or Budget()
-    done = found.under_way is None
-    entries = [_told(entry, found, profile, done=done) for entry in found.entries]
+    entries = [_told(entry, found, profile) for entry in found.entries]
     shown = _shown(found, entries)
     spent = f"{found.seconds / 60:.0f} of {budget.max_minutes} minutes"
     if found.under_way is not None:
@@ -112,14 +111,20 @@ def _won(best: Trial, profile: Profile) -> str:
     return f"chosen: {best.candidate.title}, {achievement(profile, best)}; {bound}"
 
 
-def _told(entry: Trial | Skipped, found: Search, profile: Profile, *, done: bool) -> Judged | RungStatus:
+def statuses(found: Search, profile: Profile) -> list[RungStatus]:
+    """Every candidate that the walk came to, however many they are."""
+    told = (_told(entry, found, profile) for entry in found.entries)
+    return [item.status() if isinstance(item, Judged) else item for item in told]
+
+
+def _told(entry: Trial | Skipped, found: Search, profile: Profile) -> Judged | RungStatus:
     """An entry with the sentence that the status shows."""
     if isinstance(entry, Skipped):
         rung, message = entry.candidate.rung, f"{entry.candidate.title}: {entry.reason}"
         return RungStatus(engine_build=rung.build_name, format=rung.format, message=message)
     title, judged, best = entry.candidate.title, entry.judged, found.best
     front = "; on the Pareto front" if entry.candidate.rung.key in found.front else ""
-    if done and entry is best:
+    if found.under_way is None and entry is best:
         return judged.saying(_won(entry, profile) + front, rejected=False)
     if entry.measured is None:
         return judged.saying(f"{title}: {judged.message}", rejected=True)

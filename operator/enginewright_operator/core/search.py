@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from math import exp, log
 
 from enginewright_api.engine_build import MeasuredEvidence
-from enginewright_api.evidence import BenchmarkEvidence, Verdict
+from enginewright_api.evidence import Verdict
+from enginewright_api.goals import Result, pareto_front
 from enginewright_api.optimization import Format, Profile
 from enginewright_api.optimization import Search as Budget
 
@@ -30,9 +30,14 @@ class Trial:
 
     candidate: Candidate
     judged: Judged
-    gain: float
-    """How many times better than the baseline on the profile's goal; 0 where nothing was measured."""
+    result: Result | None
+    """None where nothing was measured."""
     seconds: float
+
+    @property
+    def gain(self) -> float:
+        """How many times better than the baseline on the profile's goal; 0 where nothing was measured."""
+        return self.result.gain if self.result is not None else 0.0
 
     @property
     def measured(self) -> MeasuredEvidence | None:
@@ -52,9 +57,7 @@ class Trial:
     @property
     def rank(self) -> tuple[float, float, int]:
         """Better is larger: the goal, then the quality that is certain, then the size."""
-        if self.measured is None:
-            return (0.0, 0.0, 0)
-        return (self.gain, -self.measured.quality.drop_upper_bound, -self.measured.benchmark.size_bytes)
+        return (self.result.gain, self.result.quality, self.result.size) if self.result is not None else (0.0, 0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +133,8 @@ def search(
             asked = course.send(trial)
         except StopIteration:
             asked = None
-    front = frozenset(trial.candidate.rung.key for trial in pareto_front(tried.values()))
-    return Search(tuple(entries), under_way, stopped_by, front)
+    keys = frozenset(trial.candidate.rung.key for trial in front(tried.values()))
+    return Search(tuple(entries), under_way, stopped_by, keys)
 
 
 def walk(pool: Pool, *, max_drop: float) -> Course:
@@ -153,39 +156,18 @@ def walk(pool: Pool, *, max_drop: float) -> Course:
     yield from _together(pool, base, paid, max_drop)
 
 
-def goal(profile: Profile, benchmark: BenchmarkEvidence) -> float:
-    """How many times better than the baseline, measured beside it, so that candidates timed hours apart compare.
-
-    Latency: geometric mean of the ratios of median latencies at batch 1. Throughput: ratio of the best inputs a second.
-    Size: ratio of the bytes.
-    """
-    if profile is Profile.SIZE:
-        return benchmark.baseline_size_bytes / max(benchmark.size_bytes, 1)
-    if profile is Profile.LATENCY:
-        singles = [row.speedup for row in benchmark.measurements if row.batch_size == 1]
-        if singles and all(ratio > 0 for ratio in singles):
-            return exp(sum(map(log, singles)) / len(singles))
-        return benchmark.speedup
-    best = max((row.throughput_per_second for row in benchmark.measurements), default=0.0)
-    baseline = max((row.baseline_throughput_per_second for row in benchmark.measurements), default=0.0)
-    return best / baseline if baseline > 0 else benchmark.speedup
-
-
-def pareto_front(trials: Iterable[Trial]) -> list[Trial]:
-    """Those measured that no other one equals or beats in everything and beats in something."""
-    measured = [trial for trial in trials if trial.measured is not None]
-    return [one for one in measured if not any(_dominates(other, one) for other in measured)]
-
-
-def _dominates(one: Trial, other: Trial) -> bool:
-    pairs = list(zip(one.rank, other.rank, strict=True))
-    return all(mine >= its for mine, its in pairs) and any(mine > its for mine, its in pairs)
+def front(trials: Iterable[Trial]) -> list[Trial]:
+    """Those measured that no other one equals or beats in goal, quality bound and size, and beats in one of them."""
+    measured = [(trial, trial.result) for trial in trials if trial.result is not None]
+    places = pareto_front([result for _, result in measured])
+    return [measured[place][0] for place in places]
 
 
 def _trial(candidate: Candidate, judged: Judged, profile: Profile) -> Trial:
     seconds = judged.build.status.resources.accelerator_seconds if judged.build is not None else 0.0
-    gain = goal(profile, judged.measured.benchmark) if judged.measured is not None else 0.0
-    return Trial(candidate, judged, gain, seconds)
+    measured = judged.measured
+    result = Result.of(profile, measured.quality, measured.benchmark) if measured is not None else None
+    return Trial(candidate, judged, result, seconds)
 
 
 def _exhausted(budget: Budget, trials: Iterable[Trial], *, begun: bool) -> str:

@@ -15,6 +15,7 @@ from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.engine_build import BuildPhase, BuildResources, EngineBuild, EngineBuildStatus, MeasuredEvidence
 from enginewright_api.errors import FailureClass
 from enginewright_api.evidence import Verdict
+from enginewright_api.goals import goal
 from enginewright_api.optimization import Format, Profile, QuantizationMethod
 from enginewright_api.optimization import Search as Budget
 from enginewright_api.optimized_model import OptimizedModelSpec
@@ -29,7 +30,7 @@ from enginewright_operator.core.effects import Create
 from enginewright_operator.core.engine_builds import create_engine_build
 from enginewright_operator.core.judgement import Judged, judge_rung
 from enginewright_operator.core.recipes import recipes
-from enginewright_operator.core.search import Search, Skipped, Trial, goal, pareto_front, search
+from enginewright_operator.core.search import Search, Skipped, Trial, front, search
 from tests.scenarios.evidence import artifact, evidence
 from tests.scenarios.models import accelerator_class, model
 from tests.scenarios.models import settings as operator_settings
@@ -176,7 +177,7 @@ def test_more_budget_never_gives_a_worse_engine(
 @given(PROFILES, SEEDS)
 def test_the_front_is_what_nothing_measured_beats(profile: Profile, seed: int) -> None:
     found = Bench(luck(seed)).run(POOLS[profile], profile, Budget(max_builds=40))
-    on, measured = pareto_front(found.trials), [trial for trial in found.trials if trial.measured is not None]
+    on, measured = front(found.trials), [trial for trial in found.trials if trial.measured is not None]
     assert {trial.candidate.rung.key for trial in on} == found.front
     for one in measured:
         beaten = [
