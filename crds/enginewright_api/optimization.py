@@ -313,7 +313,7 @@ class Optimization(ApiModel):
         description="Rungs tried in order when the one before fails its gate or is not faster than the baseline.",
     )
     profile: Profile | None = Field(
-        default=None, description="Search recipes for this goal instead of the blocks above."
+        default=None, description="Search recipes for this goal; blocks given above take part."
     )
     search: Search | None = Field(default=None, description="Budget of the search.")
 
