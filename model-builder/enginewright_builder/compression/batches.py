@@ -64,6 +64,12 @@ def batches(
     return _endless([encodings[i] for i in kept], [labels[i] for i in kept], config, batch_size, seed)
 
 
+def singles(rows: Sequence[Row]) -> list[Row]:
+    """Both texts of pairs as rows of their own: embedding models take one text at a time."""
+    texts = dict.fromkeys(text for row in rows for text in (row.text, row.text_pair) if text is not None)
+    return [Row(text) for text in texts]
+
+
 def _endless(
     encodings: list[Encoding], labels: list[int], config: dict[str, object], batch_size: int, seed: int
 ) -> Iterator[Batch]:

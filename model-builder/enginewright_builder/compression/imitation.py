@@ -69,11 +69,14 @@ def output_loss(
 
     Classes and tokens: KL(teacher || student) of the distributions at `temperature`, times temperature², which keeps
     the size of the gradient (Hinton, Vinyals, Dean 2015). Embeddings: cosine distance of the pooled vectors plus their
-    squared error relative to the teacher's length.
+    squared error relative to the teacher's length; of vectors of another length, only the cosines between the texts of
+    the batch can be compared (Park 2019, relational distillation).
     """
     if task is Task.EMBEDDING:
         student = pooled(student_out.last_hidden_state, batch.attention_mask, pooling)
         teacher = pooled(teacher_out.last_hidden_state, batch.attention_mask, pooling)
+        if student.shape != teacher.shape:
+            return _relation_error(student, teacher)
         cosine = functional.cosine_similarity(student, teacher, dim=1)
         return (1.0 - cosine).mean() + _relative_error(student, teacher, torch.ones_like(teacher[:, :1]))
     student, teacher = student_out.logits / temperature, teacher_out.logits / temperature
@@ -149,6 +152,11 @@ def _relative_error(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Te
     weights = mask.to(teacher.dtype)
     error = ((student - teacher).square() * weights).sum()
     return error / (teacher.square() * weights).sum().clamp(min=_TINY)
+
+
+def _relation_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    own, other = (functional.normalize(vectors, dim=1) for vectors in (student, teacher))
+    return (own @ own.T - other @ other.T).square().mean()
 
 
 def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,182 @@
+"""Distillation: a smaller student learns to answer like its teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from torch import nn
+
+from enginewright_api.errors import DeterministicError
+from enginewright_api.optimization import Distillation
+from enginewright_api.optimization import DistillationObjective as Objective
+from enginewright_api.recipe import Task
+from enginewright_builder.compression.anatomy import layers_of
+from enginewright_builder.compression.batches import Batch, batches, singles
+from enginewright_builder.compression.counting import compared, size_of
+from enginewright_builder.compression.imitation import answer, imitation_loss, layer_pairs
+from enginewright_builder.compression.shrink import keep_layers
+from enginewright_builder.compression.structure import load_model, save_model
+from enginewright_builder.compression.training import Tell, reproducible, train
+from enginewright_builder.datasets.rows import Row
+from enginewright_builder.sources.checkpoint import inspect
+
+_SEED = 11
+_MAX_TOKENS = 128
+_BATCH = 16
+_LEARNING_RATE = 3e-4
+"""At a hidden width of 384; wider models learn at a rate that is smaller in proportion (Yang 2022, muP)."""
+_RATE_WIDTH = 384
+_LAYERS_FIELD = "optimization.distillation.student.layers"
+_SOURCE_FIELD = "optimization.distillation.student.source"
+
+
+def distill(  # noqa: PLR0917 - every transform is called so
+    checkpoint: Path,
+    teachers: list[Path],
+    task: Task,
+    settings: Distillation,
+    rows: list[Row],
+    into: Path,
+    tell: Tell,
+) -> dict[str, object]:
+    """Checkpoint to checkpoint, same bytes for same inputs.
+
+    `checkpoint` is where the student's weights come from: the given model, of which `student.layers` evenly spaced
+    layers are kept, or the model of `student.source` whole. Several teachers count equally: the mean of their
+    divergences has the gradient of the divergence from their mean distribution. The student is trained without
+    dropout: few steps imitate better without, and the teachers regularise.
+
+    Result: parameters and flops of the first teacher and of the student, layers kept, the first and last loss, how
+    many of the rows had labels (with none of them, alpha has no effect).
+
+    Raises DeterministicError: InvalidRecipe, UnsupportedArchitecture, InvalidDataset, TrainingDiverged.
+    """
+    for teacher in teachers:
+        _check_tokenizers(checkpoint, teacher)
+    student = load_model(checkpoint, task)
+    masters = [load_model(teacher, task).requires_grad_(False) for teacher in teachers]
+    before = size_of(masters[0])
+    kept = _keep(student, settings.student.layers)
+    for master in masters:
+        _check_outputs(student, master, task)
+    with reproducible(_SEED):
+        losses = _learn(student, masters, checkpoint, task=task, settings=settings, rows=rows, tell=tell)
+    save_model(student, checkpoint, into)
+    return {
+        **compared(before, size_of(student)),
+        **kept,
+        "teachers": len(masters),
+        "objectives": [objective.value for objective in settings.objectives],
+        "firstLoss": losses[0],
+        "lastLoss": losses[-1],
+        "trainingSteps": len(losses),
+        "labelledRows": sum(row.label is not None for row in rows),
+    }
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """`count` of `total` layers, the first and the last among them."""
+    return [round(index * (total - 1) / max(1, count - 1)) for index in range(count)]
+
+
+def _keep(student: transformers.PreTrainedModel, count: int | None) -> dict[str, object]:
+    if count is None:
+        return {}
+    layers = layers_of(student, field=_LAYERS_FIELD)
+    if count > len(layers):
+        raise DeterministicError("InvalidRecipe", f"{_LAYERS_FIELD}: {count} is more than the model's {len(layers)}")
+    kept = evenly_spaced(len(layers), count)
+    keep_layers(student, layers, kept)
+    return {"layers": kept, "layersBefore": len(layers)}
+
+
+def _learn(
+    student: transformers.PreTrainedModel,
+    teachers: list[transformers.PreTrainedModel],
+    checkpoint: Path,
+    *,
+    task: Task,
+    settings: Distillation,
+    rows: list[Row],
+    tell: Tell,
+) -> list[float]:
+    objectives = frozenset(settings.objectives)
+    if Objective.ATTENTION in objectives:
+        for model in (student, *teachers):
+            model.set_attn_implementation("eager")  # fused kernels never hold the maps
+    projections = [_projections(student, teacher, objectives) for teacher in teachers]
+    pooling, _ = inspect(checkpoint).pooling()
+
+    def step(batch: Batch) -> torch.Tensor:
+        own = answer(student, batch, objectives)
+        terms = []
+        for teacher, projection in zip(teachers, projections, strict=True):
+            with torch.no_grad():
+                wanted = answer(teacher, batch, objectives)
+            terms.append(
+                imitation_loss(
+                    own,
+                    wanted,
+                    task,
+                    batch,
+                    objectives,
+                    temperature=settings.temperature,
+                    alpha=settings.alpha,
+                    pooling=pooling,
+                    projections=projection,
+                )
+            )
+        return torch.stack(terms).mean()
+
+    learnt = [*student.parameters(), *(weight for each in projections if each for weight in each.parameters())]
+    texts = singles(rows) if task is Task.EMBEDDING else rows
+    return train(
+        learnt,
+        step,
+        batches(texts, checkpoint, max_tokens=_max_tokens(checkpoint), batch_size=_BATCH, seed=_SEED),
+        steps=settings.max_steps,
+        learning_rate=_LEARNING_RATE * min(1.0, _RATE_WIDTH / student.config.hidden_size),
+        tell=tell,
+    )
+
+
+def _projections(
+    student: transformers.PreTrainedModel, teacher: transformers.PreTrainedModel, objectives: frozenset[Objective]
+) -> nn.ModuleList | None:
+    """Learnt maps from the student's width to the teacher's, one a compared state (Romero 2015, FitNets)."""
+    narrow, wide = student.config.hidden_size, teacher.config.hidden_size
+    if Objective.HIDDEN_STATES not in objectives or narrow == wide:
+        return None
+    pairs = layer_pairs(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    return nn.ModuleList([nn.Linear(narrow, wide, bias=False) for _ in pairs])
+
+
+def _max_tokens(checkpoint: Path) -> int:
+    return min(_MAX_TOKENS, inspect(checkpoint).max_input_tokens or _MAX_TOKENS)
+
+
+def _check_tokenizers(student: Path, teacher: Path) -> None:
+    if student == teacher:
+        return
+    own, other = (Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab() for folder in (student, teacher))
+    if own != other:
+        raise DeterministicError(
+            "InvalidRecipe",
+            f"{_SOURCE_FIELD}: the student's vocabulary ({len(own)} tokens) is not the teacher's ({len(other)} tokens);"
+            " student and teachers must share one tokenizer",
+        )
+
+
+def _check_outputs(student: Any, teacher: Any, task: Task) -> None:
+    if task is not Task.CLASSIFICATION:
+        return
+    own, other = (list(model.config.id2label.values()) for model in (student, teacher))
+    if own != other:
+        raise DeterministicError(
+            "InvalidRecipe",
+            f"{_SOURCE_FIELD}: the student's classes ({', '.join(own)}) are not the teacher's ({', '.join(other)})",
+        )
