@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 STRUCTURE = "structure.json"
 _SIZES = (
-    "num_hidden_layers", "intermediate_size", "num_attention_heads", "num_key_value_heads", "layer_types",
-    "max_window_layers",
+    "num_hidden_layers", "intermediate_size", "hidden_dim", "num_attention_heads", "num_key_value_heads",
+    "layer_types",
 )  # fmt: skip
 """Fields of config.json that a compressed model may change."""
 
