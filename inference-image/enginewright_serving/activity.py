@@ -25,13 +25,16 @@ class Activity:
             finally:
                 os.close(handle)
 
-    def __enter__(self) -> None:
+    def set(self, *, working: bool) -> None:
+        """Say whether anything is under way, where that is no block of code."""
         if self._byte is not None:
-            self._byte[0] = 1
+            self._byte[0] = int(working)
+
+    def __enter__(self) -> None:
+        self.set(working=True)
 
     def __exit__(self, *_: object) -> None:
-        if self._byte is not None:
-            self._byte[0] = 0
+        self.set(working=False)
 
 
 def create(file: Path) -> Path:

@@ -7,6 +7,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.recipe import Task
 from enginewright_api.serving_spec import Backend, Batching, BatchingMode
 
+GENERATION_BACKENDS = frozenset({Backend.OPENVINO, Backend.TORCH})
 SCORE_TASKS = frozenset({Task.CLASSIFICATION})
 ENCODER_TASKS = frozenset({Task.EMBEDDING}) | SCORE_TASKS
 ENCODER_BACKENDS = frozenset({Backend.OPENVINO, Backend.ONNX_RUNTIME, Backend.TORCH})
@@ -19,10 +20,11 @@ def output_name(task: Task) -> str:
 
 def render_model_config(model: str, engine: EngineDescription, batching: Batching) -> str:
     """Text of config.pbtxt. Raises DeterministicError for what this server cannot run."""
+    if engine.task is Task.TEXT_GENERATION:
+        return _render_generation(model, engine, batching)
     if engine.task not in ENCODER_TASKS:
-        raise DeterministicError(
-            "FeatureNotAvailable", f"engine.json: task {engine.task}: this server runs {_names(ENCODER_TASKS)}"
-        )
+        names = _names(ENCODER_TASKS | {Task.TEXT_GENERATION})
+        raise DeterministicError("FeatureNotAvailable", f"engine.json: task {engine.task}: this server runs {names}")
     if engine.backend not in ENCODER_BACKENDS:
         raise DeterministicError(
             "FeatureNotAvailable", f"engine.json: backend {engine.backend}: this server runs {_names(ENCODER_BACKENDS)}"
@@ -45,6 +47,88 @@ instance_group [
 ]
 model_transaction_policy {{ decoupled: false }}
 {_dynamic_batching(batching, batch)}"""
+
+
+MAX_REQUESTS = "max_requests"
+MAX_QUEUE_SIZE = "max_queue_size"
+"""Parameters of text generation: answers generated together, and those that may wait beyond them."""
+
+_GENERATION_INPUTS = (
+    ("text_input", "STRING"),
+    ("messages", "STRING"),
+    ("tools", "STRING"),
+    ("streaming", "BOOL"),
+    ("echo", "BOOL"),
+    ("sampling_param_max_tokens", "INT32"),
+    ("sampling_param_temperature", "FP32"),
+    ("sampling_param_top_k", "INT32"),
+    ("sampling_param_top_p", "FP32"),
+    ("sampling_param_seed", "UINT64"),
+    ("sampling_param_stop", "STRING"),
+    ("sampling_param_frequency_penalty", "FP32"),
+    ("sampling_param_presence_penalty", "FP32"),
+    ("sampling_param_logprobs", "INT32"),
+    ("sampling_param_n", "INT32"),
+)
+"""Inputs of text generation, all optional and of one value, named as TensorRT-LLM's `llmapi` model names them."""
+
+_GENERATION_OUTPUTS = (
+    ("text_output", "STRING", 1),
+    ("finish_reason", "STRING", 1),
+    ("index", "INT32", 1),
+    ("prompt_tokens", "INT32", 1),
+    ("completion_tokens", "INT32", 1),
+    ("cached_tokens", "INT32", 1),
+    ("token_ids", "INT32", -1),
+    ("logprobs", "FP32", -1),
+    ("token_bytes", "STRING", -1),
+)
+
+
+def _render_generation(model: str, engine: EngineDescription, batching: Batching) -> str:
+    """One prompt a request, answered in several responses; the engine batches by itself, so Triton must not."""
+    if engine.backend not in GENERATION_BACKENDS:
+        raise DeterministicError(
+            "FeatureNotAvailable",
+            f"engine.json: backend {engine.backend}: this server generates with {_names(GENERATION_BACKENDS)}",
+        )
+    if batching.mode not in (BatchingMode.AUTO, BatchingMode.CONTINUOUS):
+        raise DeterministicError(
+            "FeatureNotAvailable",
+            f"batching.mode: {batching.mode} is for encoders; text generation has Auto and Continuous",
+        )
+    for field, value in (
+        ("preferredBatchSizes", batching.preferred_batch_sizes),
+        ("maxQueueDelayMicroseconds", batching.max_queue_delay_microseconds),
+    ):
+        if value:
+            raise DeterministicError(
+                "FeatureNotAvailable", f"batching.{field}: has no effect on continuous batching; leave it out"
+            )
+    inputs = ",\n".join(
+        f'  {{ name: "{name}" data_type: TYPE_{kind} dims: [ 1 ] optional: true }}' for name, kind in _GENERATION_INPUTS
+    )
+    outputs = ",\n".join(
+        f'  {{ name: "{name}" data_type: TYPE_{kind} dims: [ {size} ] }}' for name, kind, size in _GENERATION_OUTPUTS
+    )
+    return f"""name: "{model}"
+backend: "python"
+max_batch_size: 0
+input [
+{inputs}
+]
+output [
+{outputs}
+]
+instance_group [
+  {{ count: 1 kind: KIND_CPU }}
+]
+model_transaction_policy {{ decoupled: true }}
+parameters [
+  {{ key: "{MAX_REQUESTS}" value: {{ string_value: "{_max_batch_size(engine, batching)}" }} }},
+  {{ key: "{MAX_QUEUE_SIZE}" value: {{ string_value: "{batching.max_queue_size}" }} }}
+]
+"""
 
 
 def _max_batch_size(engine: EngineDescription, batching: Batching) -> int:

@@ -12,14 +12,16 @@ from enginewright_serving.vitality import Observation
 
 _TIMEOUT_SECONDS = 1.5
 _ENGINE_GONE = re.compile(r"Stub process '[^']*' is not healthy")
-_REQUEST = {"inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["ready"]}]}
+_ENCODER_REQUEST = {"inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["ready"]}]}
+_GENERATION_REQUEST = {"text_input": "ready", "sampling_param_max_tokens": 1}
 
 
 class Probe:
     """Asks one model for an answer. Use as an async context manager."""
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, *, generates: bool = False) -> None:
         self._model = f"{url}/v2/models/{model}"
+        self._generates = generates
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Probe:
@@ -45,7 +47,9 @@ class Probe:
         return Observation(time.monotonic(), False, successes, f"HTTP {status}: {text[:200]}", gone)
 
     async def _ask(self) -> tuple[int, str]:
-        async with self._open().post(f"{self._model}/infer", json=_REQUEST) as response:
+        # A decoupled model cannot be asked over /infer.
+        path, body = ("generate", _GENERATION_REQUEST) if self._generates else ("infer", _ENCODER_REQUEST)
+        async with self._open().post(f"{self._model}/{path}", json=body) as response:
             return response.status, await response.text()
 
     async def _successes(self) -> int | None:

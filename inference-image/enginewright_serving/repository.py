@@ -1,7 +1,7 @@
 """Writes the Triton repository of one model around an engine folder.
 
 <dest>/<model>/config.pbtxt
-<dest>/<model>/1/model.py      loads enginewright_serving.triton.encoder
+<dest>/<model>/1/model.py      loads enginewright_serving.triton.encoder, or .generator for text generation
 <dest>/<model>/1/engine        engine.json, engine/, tokenizer/ (a link, or the files themselves)
 """
 
@@ -16,13 +16,14 @@ from pydantic import BaseModel, ValidationError
 
 from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescription
 from enginewright_api.errors import DeterministicError
+from enginewright_api.recipe import Task
 from enginewright_api.serving_spec import Batching
 from enginewright_serving.model_config import render_model_config
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _MODEL_CODE = '''"""Served by enginewright-serving."""
-from enginewright_serving.triton.encoder import TritonPythonModel  # noqa: F401
+from enginewright_serving.triton.{module} import TritonPythonModel  # noqa: F401
 '''
 
 
@@ -59,7 +60,8 @@ def write_model(dest: Path, model: str, batching: Batching) -> None:
     """config.pbtxt and model.py for the engine that already lies in its folder."""
     engine = read_description(engine_folder(dest, model))
     config = render_model_config(model, engine, batching)
-    (dest / model / "1" / "model.py").write_text(_MODEL_CODE)
+    module = "generator" if engine.task is Task.TEXT_GENERATION else "encoder"
+    (dest / model / "1" / "model.py").write_text(_MODEL_CODE.format(module=module))
     (dest / model / "config.pbtxt").write_text(config)
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginewright_api.errors import DeterministicError, TransientError
+from enginewright_api.recipe import Task
 from enginewright_serving import activity, tritonserver
 from enginewright_serving.events import log
+from enginewright_serving.repository import engine_folder, read_description
 from enginewright_serving.server_process import ServerProcess
 from enginewright_serving.shared_memory import region_prefix, remove_abandoned_regions, remove_regions
 
@@ -85,7 +87,8 @@ async def _watch(run: Serve, server: ServerProcess, working: Path) -> None:
     door = await listen(health, run.listen.address, run.health_port)
     host = "127.0.0.1" if run.listen.address in ("0.0.0.0", "::") else run.listen.address  # noqa: S104 - comparison
     try:
-        async with Probe(f"http://{host}:{run.listen.http_port}", run.model) as probe:
+        generates = read_description(engine_folder(run.repository, run.model)).task is Task.TEXT_GENERATION
+        async with Probe(f"http://{host}:{run.listen.http_port}", run.model, generates=generates) as probe:
             await _until_stopped(run, server, health, probe, stop)
         await _drain(run, server, health, f"http://{host}:{run.listen.metrics_port}/metrics", working)
     finally:

@@ -1,0 +1,198 @@
+"""Runs a runner in a thread of its own: prompts in from any thread, tokens out through callbacks on another.
+
+Two threads, so that decoding text and handing it to the server never delay the next step:
+    generate   the only user of the runner: adds, drops, steps
+    answer     calls back with what the steps brought, and asks from time to time who has left
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from enginewright_api.errors import DeterministicError, TransientError
+from enginewright_serving.triton.generation_runner import GenerationRunner, NewTokens, RunnerLoad
+from enginewright_serving.triton.sampling import Sampling
+
+_LOOK_FOR_LEAVERS_SECONDS = 0.1
+_IDLE_SECONDS = 0.25
+
+
+class Answer(Protocol):
+    """One answer under way. Its methods are called by the `answer` thread only."""
+
+    def tokens(self, news: NewTokens, at_seconds: float) -> bool:
+        """More tokens, as of a monotonic time; False when no more are wanted."""
+        ...
+
+    def failed(self, message: str) -> None:
+        """The engine cannot go on with it."""
+        ...
+
+    def left(self) -> bool:
+        """Whether nobody waits for it any more; it was told then that it ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Add:
+    key: int
+    prompt: Sequence[int]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class _Drop:
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    prompt: Sequence[int]
+    done: Future[list[float]]
+
+
+class GenerationEngine:
+    """Owner of a runner. `observe` is called by the `answer` thread, a few times a second and when work ends."""
+
+    def __init__(self, runner: GenerationRunner, observe: Callable[[RunnerLoad], None]) -> None:
+        self._runner = runner
+        self._observe = observe
+        self._orders: queue.SimpleQueue[_Add | _Drop | _Score | None] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[tuple[list[NewTokens], float] | None] = queue.SimpleQueue()
+        self._answers: dict[int, Answer] = {}
+        self._lock = threading.Lock()
+        self._keys = 0
+        self._broken = ""
+        self._load = RunnerLoad(0, 0, 0.0)
+        self._threads = [
+            threading.Thread(target=self._generate, name="generate", daemon=True),
+            threading.Thread(target=self._answer, name="answer", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def answers(self) -> int:
+        """Answers under way, those that wait included."""
+        return len(self._answers)
+
+    def submit(self, prompt: Sequence[int], sampling: Sampling, answer: Answer) -> None:
+        """Queue a prompt. Raises TransientError when the engine has failed for good."""
+        with self._lock:
+            self._keys += 1
+            key = self._keys
+            self._answers[key] = answer
+        if self._broken:  # asked after the answer was listed: from then on a failure is told to it
+            self._forget(key)
+            raise TransientError("EngineBroken", self._broken)
+        self._orders.put(_Add(key, prompt, sampling))
+
+    def score(self, prompt: Sequence[int]) -> Future[list[float]]:
+        """Log-probabilities of a prompt's tokens, as GenerationRunner.score."""
+        done: Future[list[float]] = Future()
+        self._orders.put(_Score(prompt, done))
+        return done
+
+    def close(self) -> None:
+        """End both threads; answers under way are told that they failed."""
+        self._orders.put(None)
+        for thread in self._threads:
+            thread.join(timeout=30)
+
+    def _generate(self) -> None:
+        try:
+            while self._take_orders():
+                if self._runner.busy():
+                    news = self._runner.step()
+                    self._load = self._runner.load()
+                    if news:
+                        self._news.put((news, time.monotonic()))
+        except Exception as error:  # whatever a runtime raises: all answers must be told, none may wait for ever
+            self._broken = f"the engine failed: {type(error).__name__}: {error}"
+        else:
+            self._broken = "the engine was stopped"
+        self._news.put(None)
+
+    def _take_orders(self) -> bool:
+        """Everything ordered so far; waits while there is nothing to do. False at the end."""
+        wait = not self._runner.busy()
+        while True:
+            try:
+                order = self._orders.get(block=wait)
+            except queue.Empty:
+                return True
+            wait = False
+            if order is None:
+                return False
+            if isinstance(order, _Drop):
+                self._runner.drop(order.key)
+                self._load = self._runner.load()
+            elif isinstance(order, _Score):
+                self._score(order)
+            else:
+                self._add(order)
+
+    def _add(self, order: _Add) -> None:
+        try:
+            self._runner.add(order.key, order.prompt, order.sampling)
+        except DeterministicError as error:
+            self._news.put(([NewTokens(order.key, (), (), error=error.message)], time.monotonic()))
+
+    def _score(self, order: _Score) -> None:
+        try:
+            scores = self._runner.score(order.prompt)
+        except Exception as error:  # whatever a runtime raises is an answer to who asked, not the engine's end
+            order.done.set_exception(error)
+        else:
+            order.done.set_result(scores)
+
+    def _answer(self) -> None:
+        looked = time.monotonic()
+        while True:
+            try:
+                batch = self._news.get(timeout=_LOOK_FOR_LEAVERS_SECONDS if self._answers else _IDLE_SECONDS)
+            except queue.Empty:
+                batch = ([], time.monotonic())
+            if batch is None:
+                break
+            for news in batch[0]:
+                self._pass_on(news, batch[1])
+            now = time.monotonic()
+            if now - looked >= _LOOK_FOR_LEAVERS_SECONDS:
+                looked = now
+                self._drop_leavers()
+                self._observe(self._load)
+        with self._lock:
+            answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            answer.failed(self._broken)
+
+    def _pass_on(self, news: NewTokens, at_seconds: float) -> None:
+        answer = self._answers.get(news.key)
+        if answer is None:
+            return  # dropped meanwhile
+        if news.error:
+            answer.failed(news.error)
+        elif answer.tokens(news, at_seconds) and not news.finish_reason:
+            return
+        elif not news.finish_reason:
+            self._orders.put(_Drop(news.key))
+        self._forget(news.key)
+
+    def _drop_leavers(self) -> None:
+        with self._lock:
+            answers = list(self._answers.items())
+        for key, answer in answers:
+            if answer.left():
+                self._orders.put(_Drop(key))
+                self._forget(key)
+
+    def _forget(self, key: int) -> None:
+        with self._lock:
+            self._answers.pop(key, None)

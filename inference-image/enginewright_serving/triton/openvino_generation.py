@@ -1,0 +1,162 @@
+"""OpenVINO GenAI on CPU: continuous batching over a paged key-value cache with shared prefixes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from enginewright_api.engine_description import EngineDescription
+from enginewright_api.errors import DeterministicError
+from enginewright_serving.triton.generation_runner import LENGTH, STOP, NewTokens, RunnerLoad
+from enginewright_serving.triton.sampling import Sampling, generation_of
+
+_BLOCK_TOKENS = 32
+"""Tokens in one block of the CPU plugin's paged cache."""
+
+_SHARED_PREFIX_ROOM = 0.25
+"""Blocks kept for prefixes of finished answers, as a share of what full occupation needs."""
+
+_TOKENS_A_STEP = 512
+"""Longer prompts are read over several steps, so that running answers go on meanwhile."""
+
+
+class OpenVinoGenerationRunner:
+    """One pipeline. The cache holds `limits.maxBatchSize` requests at full length, so none is ever pushed out."""
+
+    def __init__(self, entry: Path, engine: EngineDescription, threads: int) -> None:
+        self._model = entry.parent
+        if entry.name != "openvino_model.xml":
+            raise DeterministicError(
+                "InvalidEngine", f"engine.json: entry {engine.entry}: a text generation engine is openvino_model.xml"
+            )
+        generation = generation_of(engine)
+        self._full_length = min(
+            generation.max_context_tokens, engine.limits.max_input_tokens + engine.limits.max_output_tokens
+        )
+        self._max_requests = engine.limits.max_batch_size
+        self._settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": engine.precision_hint,
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        if generation.kv_cache_precision:
+            self._settings["KV_CACHE_PRECISION"] = generation.kv_cache_precision
+        self._pipeline = self._load(self._max_requests, share_prefixes=True)
+        self._scoring: Any = None
+        self._handles: dict[int, Any] = {}
+        self._ids = 0
+
+    def add(self, key: int, prompt: Sequence[int], sampling: Sampling) -> None:
+        import openvino
+
+        self._ids += 1
+        try:
+            self._handles[key] = self._pipeline.add_request(
+                self._ids, openvino.Tensor(np.array([prompt], np.int64)), _generation_config(sampling)
+            )
+        except RuntimeError as error:
+            raise DeterministicError("InvalidParameter", f"the engine refuses the request: {error}") from error
+
+    def step(self) -> list[NewTokens]:
+        import openvino_genai
+
+        self._pipeline.step()
+        news = []
+        for key, handle in list(self._handles.items()):
+            token_ids: list[int] = []
+            logprobs: list[float] = []
+            finish_reason = ""
+            while handle.can_read():
+                for output in handle.read().values():
+                    token_ids += output.generated_ids
+                    logprobs += output.generated_log_probs
+                    finish_reason = _FINISH[output.finish_reason.name]
+            error = ""
+            if handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
+                error = "the key-value cache has no room for this request; lower engine.limits or send it again"
+            if finish_reason or error:
+                del self._handles[key]
+            if token_ids or finish_reason or error:
+                news.append(NewTokens(key, tuple(token_ids), tuple(logprobs), finish_reason, error))
+        return news
+
+    def drop(self, key: int) -> None:
+        handle = self._handles.pop(key, None)
+        if handle is not None:
+            handle.cancel()
+
+    def busy(self) -> bool:
+        return bool(self._pipeline.has_non_finished_requests())
+
+    def score(self, prompt: Sequence[int]) -> list[float]:
+        # A pipeline that shares prefixes returns no log-probabilities for the shared part, and one that also
+        # generates mixes up the rows of both (openvino.genai, _fill_prompt_log_probs). So scoring has its own,
+        # loaded when first asked for; the key-value cache has the same format.
+        import openvino
+        import openvino_genai
+
+        if self._scoring is None:
+            self._scoring = self._load(1, share_prefixes=False)
+        config = _with_ends(openvino_genai.GenerationConfig(), frozenset())
+        config.max_new_tokens, config.echo, config.logprobs, config.do_sample = 0, True, 1, False
+        self._ids += 1
+        handle = self._scoring.add_request(self._ids, openvino.Tensor(np.array([prompt], np.int64)), config)
+        scores: list[float] = []
+        while self._scoring.has_non_finished_requests():
+            self._scoring.step()
+            while handle.can_read():
+                for output in handle.read().values():
+                    scores += output.generated_log_probs
+        if len(scores) != len(prompt):
+            raise DeterministicError("ScoringFailed", f"{len(scores)} scores for {len(prompt)} tokens")
+        return [0.0, *scores[1:]]
+
+    def load(self) -> RunnerLoad:
+        metrics = self._pipeline.get_metrics()
+        active = len(self._handles)
+        running = min(active, metrics.scheduled_requests) if active else 0
+        return RunnerLoad(running, active - running, metrics.cache_usage / 100 if active else 0.0)
+
+    def _load(self, requests: int, *, share_prefixes: bool) -> Any:
+        import openvino_genai
+
+        scheduling = openvino_genai.SchedulerConfig()
+        blocks = math.ceil(self._full_length / _BLOCK_TOKENS) * requests
+        scheduling.num_kv_blocks = blocks + (math.ceil(blocks * _SHARED_PREFIX_ROOM) if share_prefixes else 1)
+        scheduling.max_num_seqs = requests
+        scheduling.max_num_batched_tokens = max(_TOKENS_A_STEP, requests)
+        scheduling.dynamic_split_fuse = True
+        scheduling.enable_prefix_caching = share_prefixes
+        return openvino_genai.ContinuousBatchingPipeline(str(self._model), scheduling, "CPU", self._settings)
+
+
+_FINISH = {"NONE": "", "STOP": STOP, "LENGTH": LENGTH, "TOOL_CALL": STOP}
+
+
+def _generation_config(sampling: Sampling) -> Any:
+    import openvino_genai
+
+    config = openvino_genai.GenerationConfig()
+    config.max_new_tokens = sampling.max_tokens
+    config.logprobs = int(sampling.logprobs)
+    config.frequency_penalty = sampling.frequency_penalty
+    config.presence_penalty = sampling.presence_penalty
+    config.do_sample = sampling.temperature > 0
+    if sampling.temperature > 0:
+        config.temperature = sampling.temperature
+        config.top_p = sampling.top_p
+        config.rng_seed = sampling.seed
+        if sampling.top_k:
+            config.top_k = sampling.top_k
+    return _with_ends(config, sampling.eos_token_ids)
+
+
+def _with_ends(config: Any, eos_token_ids: frozenset[int]) -> Any:
+    """With the tokens that end an answer. The library refuses to have none, so then one is named and ignored."""
+    config.ignore_eos = not eos_token_ids
+    config.stop_token_ids = set(eos_token_ids) or {0}
+    config.eos_token_id = min(config.stop_token_ids)
+    return config
