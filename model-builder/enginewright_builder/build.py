@@ -215,7 +215,8 @@ class Build:
         self, source: Output, engine: Output, description: EngineDescription, evidence: Evidence, started: datetime
     ) -> Built:
         stages: tuple[StageReport, ...] = tuple(self.cache.reports)
-        package = self.cache.run(Package(self.request, description, source, engine, evidence, stages, started))
+        results = dict(self.cache.results)
+        package = self.cache.run(Package(self.request, description, source, engine, evidence, stages, results, started))
         done = self.cache.run(Publish(package, self.store, self.signing_key)).result
         return Built(ArtifactReference.model_validate(done["artifact"]), Evidence.model_validate(done["evidence"]))
 

@@ -54,6 +54,8 @@ class StageCache:
         self._store = store
         self._progress = progress
         self.reports = reports
+        self.results: dict[str, dict[str, object]] = {}
+        """What each stage told, by name, for the report."""
 
     def run(self, stage: Stage) -> Output:
         """The stage's result, from the cache where it is. Raises StageError."""
@@ -72,6 +74,7 @@ class StageCache:
                 _log.error("stage %s failed", stage.name, exc_info=error)
             self._done(stage, StageState.FAILED, begun, known.message)
             raise StageError(stage.name, known) from error
+        self.results[stage.name] = record.result
         self._done(stage, state, begun, str(record.result.get("message", "")))
         return Output(key, self._folder(key) / "files", record.result)
 

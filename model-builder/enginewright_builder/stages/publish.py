@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from enginewright_api.manifest import Evidence, Manifest, RuntimeRequirement, ar
 from enginewright_api.outcome import ArtifactReference, StageReport
 from enginewright_api.recipe import BuildRequest
 from enginewright_builder.provenance import statement
-from enginewright_builder.report.facts import ReportFacts
+from enginewright_builder.report.facts import ReportFacts, told_by
 from enginewright_builder.report.html import render_report
 from enginewright_builder.stages.stage import Output
 from enginewright_store.artifact import (
@@ -40,6 +41,8 @@ class Package:
     engine: Output
     evidence: Evidence
     stages: tuple[StageReport, ...]
+    results: Mapping[str, Mapping[str, object]]
+    """What each stage told, for the report."""
     started: datetime
     name: str = "package"
     shared: bool = False
@@ -63,6 +66,7 @@ class Package:
             parameters=int(self.source.result["parameters"]),
             evidence=self.evidence,
             stages=self.stages,
+            results=told_by(self.results),
             created=_rfc3339(now),
         )
         (into / "report.json").write_bytes(canonical_json(facts.wire()))
