@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
     Floats = NDArray[np.float64]
-    Indices = NDArray[np.int32]
     Levels = Sequence[float]
 
 _MIN_CORRELATED = 8
@@ -124,24 +123,25 @@ def _f1(
 ) -> Measured:
     rows = len(expected)
 
-    def drop_of(chosen: Indices) -> Floats:
-        return macro_f1(said_before[chosen], expected[chosen]) - macro_f1(said[chosen], expected[chosen])
+    def drop_of(counts: Floats) -> Floats:
+        return macro_f1(said_before, expected, counts) - macro_f1(said, expected, counts)
 
-    optimized, baseline = (float(macro_f1(given[None], expected[None])[0]) for given in (said, said_before))
+    optimized, baseline = (float(macro_f1(given, expected, np.ones((1, rows)))[0]) for given in (said, said_before))
     bounds = at_least_unseen(statistic_bounds(drop_of, rows, levels), rows, levels)
     return Measured(baseline, optimized, baseline - optimized, bounds)
 
 
-def macro_f1(said: NDArray[np.int64], expected: NDArray[np.int64]) -> Floats:
-    """Mean over the classes that occur of 2·TP / (2·TP + FP + FN); answers [choices, rows] give one value a choice."""
-    hits, totals = [], []
-    for label in np.union1d(said, expected):
-        named, right = said == label, expected == label
-        hits.append(np.count_nonzero(named & right, axis=1))
-        totals.append(np.count_nonzero(named, axis=1) + np.count_nonzero(right, axis=1))
-    hit, total = np.array(hits, np.float64), np.array(totals, np.float64)
+def macro_f1(said: NDArray[np.int64], expected: NDArray[np.int64], counts: Floats) -> Floats:
+    """Mean over the classes that occur of 2·TP / (2·TP + FP + FN), one a choice of rows.
+
+    Answers and labels [rows]; `counts` [choices, rows] says how often each row is in a choice.
+    """
+    classes = np.union1d(said, expected)
+    named, right = said[:, None] == classes, expected[:, None] == classes
+    hit = counts @ (named & right).astype(np.float64)
+    total = counts @ (named.astype(np.float64) + right)
     scores = np.divide(2 * hit, total, out=np.zeros_like(hit), where=total > 0)
-    return np.asarray(scores.sum(axis=0) / np.count_nonzero(total, axis=0))
+    return np.asarray(scores.sum(axis=1) / np.count_nonzero(total, axis=1))
 
 
 def _spearman(engine: Vectors, baseline: Vectors, rows: Sequence[Row], levels: Levels) -> Measured:
@@ -159,27 +159,34 @@ def _spearman(engine: Vectors, baseline: Vectors, rows: Sequence[Row], levels: L
     similar = cosines(engine[:half], engine[half:])
     similar_before = cosines(baseline[:half], baseline[half:])
 
-    def drop_of(chosen: Indices) -> Floats:
-        return rank_correlation(similar_before[chosen], human[chosen]) - rank_correlation(
-            similar[chosen], human[chosen]
-        )
+    def drop_of(counts: Floats) -> Floats:
+        return rank_correlation(similar_before, human, counts) - rank_correlation(similar, human, counts)
 
-    optimized, before = (float(rank_correlation(one[None], human[None])[0]) for one in (similar, similar_before))
+    once = np.ones((1, half))
+    optimized, before = (float(rank_correlation(one, human, once)[0]) for one in (similar, similar_before))
     return Measured(before, optimized, before - optimized, statistic_bounds(drop_of, half, levels))
 
 
-def rank_correlation(left: Floats, right: Floats) -> Floats:
-    """Spearman's correlation of values [choices, rows], one a choice; equal values share their rank.
+def rank_correlation(left: Floats, right: Floats, counts: Floats) -> Floats:
+    """Spearman's correlation of values [rows], one a choice of rows; equal values share their rank.
 
-    Values that are all the same correlate with nothing: 0.
+    `counts` [choices, rows] says how often each row is in a choice. Values that are all the same correlate with
+    nothing: 0.
     """
-    from scipy.stats import rankdata
+    middle = (counts.sum(axis=1, keepdims=True) + 1) / 2
+    first, second = _ranks(left, counts) - middle, _ranks(right, counts) - middle
+    spread = np.sqrt((counts * first**2).sum(axis=1) * (counts * second**2).sum(axis=1))
+    return np.divide((counts * first * second).sum(axis=1), spread, out=np.zeros(len(counts)), where=spread > 0)
 
-    first, second = (np.asarray(rankdata(values, axis=1)) for values in (left, right))
-    first -= first.mean(axis=1, keepdims=True)
-    second -= second.mean(axis=1, keepdims=True)
-    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
-    return np.divide((first * second).sum(axis=1), spread, out=np.zeros(len(first)), where=spread > 0)
+
+def _ranks(values: Floats, counts: Floats) -> Floats:
+    """Mean rank of each row's value in each choice, without sorting again for each choice."""
+    _, place = np.unique(values, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(place.max() + 1))
+    equal = np.add.reduceat(counts[:, order], starts, axis=1)
+    below = np.cumsum(equal, axis=1) - equal
+    return np.asarray((below + (equal + 1) / 2)[:, place])
 
 
 def _expected(rows: Sequence[Row], labels: Sequence[str]) -> NDArray[np.int64]:
