@@ -17,7 +17,7 @@ from pydantic import Field
 
 from enginewright_api.model_base import ApiModel
 from enginewright_api.recipe import Task
-from enginewright_api.serving_spec import Backend, Limits
+from enginewright_api.serving_spec import Backend, Limits, Parallelism, SpeculativeDecoding, TensorRTLLMFlavor
 
 ENGINE_DESCRIPTION = "engine.json"
 
@@ -39,6 +39,14 @@ class Generation(ApiModel):
     eos_token_ids: list[int] = Field(default_factory=list, description="Tokens that end an answer.")
     chat_template: bool = Field(default=False, description="Whether the tokenizer can render chat messages.")
     max_context_tokens: int = Field(ge=1, description="Prompt and answer together, at most.")
+
+
+class GpuDeployment(ApiModel):
+    """How TensorRT-LLM runs one replica; only its engines have it."""
+
+    flavor: TensorRTLLMFlavor = Field(description="PyTorch or Engine.")
+    parallelism: Parallelism = Field(description="GPUs of one replica.")
+    speculative_decoding: SpeculativeDecoding | None = Field(default=None, description="Draft and check.")
 
 
 class EngineDescription(ApiModel):
@@ -69,5 +77,6 @@ class EngineDescription(ApiModel):
         default="f32", description="Inference precision: f32, bf16, f16."
     )
     generation: Generation | None = Field(default=None, description="For text generation.")
+    tensor_rt_llm: GpuDeployment | None = Field(default=None, alias="tensorRTLLM", description="For TensorRT-LLM.")
     runtime_package: Annotated[str, Field(max_length=64)] = Field(description="Distribution that loads it.")
     runtime_version: Annotated[str, Field(max_length=64)] = Field(description="Its version at build time.")

@@ -1,0 +1,201 @@
+"""TensorRT-LLM: checkpoint → quantised checkpoint (ModelOpt, on any machine) → engine or LLM API (on a GPU).
+
+The graph of this backend is a checkpoint folder: Hugging Face's, or TensorRT-LLM's once an engine is to be built.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from enginewright_api.engine_description import EngineDescription, GpuDeployment
+from enginewright_api.errors import DeterministicError
+from enginewright_api.nvidia import kernel_of, kv_kernel_of
+from enginewright_api.optimization import Format, Granularity, Quantization
+from enginewright_api.serving_spec import TensorRTLLMFlavor
+from enginewright_builder.nvidia_runtime import CHECKPOINT, ENGINE, toolchain_missing
+from enginewright_builder.tensorrt_llm import quantize as modelopt
+from enginewright_builder.tensorrt_llm.build_command import PROGRAM, build_flags
+from enginewright_builder.tensorrt_llm.huggingface_config import for_transformers_4, tokenizer_for_transformers_4
+from enginewright_builder.tensorrt_llm.launch import world_size
+from enginewright_builder.tensorrt_llm.llm_arguments import llm_arguments
+from enginewright_builder.tensorrt_llm.shape import check_group_size, check_parallelism, decoder_shape
+from enginewright_builder.toolchain.inputs import Feed
+
+PACKAGE = "tensorrt_llm"
+_CONFIG, _TOKENIZER_CONFIG, _STRUCTURE = "config.json", "tokenizer_config.json", "structure.json"
+_ENGINE_WEIGHTS = "rank0.safetensors"
+_DEFAULT_GROUP = 128
+_SIXTEEN_BITS = (Format.NONE, Format.FP16, Format.BF16)
+
+
+class TensorRTLLMBackend:
+    """Text generation on NVIDIA GPUs."""
+
+    graph = CHECKPOINT
+    entry = CHECKPOINT
+    package = PACKAGE
+
+    def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
+        """The checkpoint as transformers 4 reads it; weights are hard links.
+
+        Raises DeterministicError: ParallelismMismatch, UnsupportedArchitecture.
+        """
+        if (checkpoint / _STRUCTURE).exists():
+            raise DeterministicError(
+                "UnsupportedArchitecture",
+                f"{_STRUCTURE}: TensorRT-LLM runs the shapes of config.json only; leave out pruning and low rank",
+            )
+        config = _read(checkpoint / _CONFIG)
+        check_parallelism(decoder_shape(config), _deployment(description).parallelism)
+        target = into / CHECKPOINT
+        target.mkdir()
+        for path in sorted(checkpoint.iterdir()):
+            if path.is_file() and path.name not in (_CONFIG, _TOKENIZER_CONFIG):
+                (target / path.name).hardlink_to(path)
+        _write(target / _CONFIG, for_transformers_4(config))
+        if (checkpoint / _TOKENIZER_CONFIG).is_file():
+            _write(target / _TOKENIZER_CONFIG, tokenizer_for_transformers_4(_read(checkpoint / _TOKENIZER_CONFIG)))
+
+    def quantize(
+        self,
+        graph: Path,
+        description: EngineDescription,
+        quantization: Quantization,
+        calibration: Sequence[Feed],
+        into: Path,
+    ) -> dict[str, object]:
+        """Quantised checkpoint for the flavour. Returns quantAlgo, kvCacheQuantAlgo and what keeps its precision."""
+        source, target, deployment = graph / CHECKPOINT, into / CHECKPOINT, _deployment(description)
+        group = quantization.group_size if quantization.granularity is Granularity.PER_GROUP else None
+        group_size = group or _DEFAULT_GROUP
+        kernel, kv_kernel = (
+            kernel_of(quantization.format, quantization.method),
+            kv_kernel_of(quantization.kv_cache_format),
+        )
+        kv_algorithm = kv_kernel.algorithm if kv_kernel is not None else ""
+        if quantization.format in _SIXTEEN_BITS and not kv_algorithm:
+            shutil.copytree(source, target, copy_function=_link)
+            return {"excluded": [], "quantAlgo": "", "kvCacheQuantAlgo": ""}
+        if kernel is None:
+            raise DeterministicError(
+                "FormatNotSupported",
+                f"optimization.quantization.method: TensorRT-LLM has no kernel for {quantization.format.value}"
+                f" {quantization.method.value}",
+            )
+        if quantization.format is Format.INT4:
+            check_group_size(decoder_shape(_read(source / _CONFIG)), group_size, deployment.parallelism.tensor)
+        model = modelopt.load_decoder(source)
+        excluded = modelopt.quantize(model, quantization, calibration, group_size=group_size)
+        if deployment.flavor is TensorRTLLMFlavor.ENGINE:
+            written = modelopt.export_engine_checkpoint(
+                model,
+                source,
+                target,
+                parallelism=deployment.parallelism,
+                algorithm=kernel.algorithm,
+                kv_cache_algorithm=kv_algorithm,
+                group_size=group_size,
+            )["quantization"]
+        else:
+            written = modelopt.export_huggingface(model, source, target)
+        return {
+            "excluded": excluded,
+            "quantAlgo": written["quant_algo"] or "",
+            "kvCacheQuantAlgo": written["kv_cache_quant_algo"] or "",
+        }
+
+    def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
+        """The checkpoint itself for the LLM API, or an engine by `trtllm-build`.
+
+        Raises DeterministicError: ToolchainMissing naming the image, EngineBuildFailed.
+        """
+        deployment, checkpoint = _deployment(description), graph / CHECKPOINT
+        if deployment.flavor is TensorRTLLMFlavor.PYTORCH:
+            if importlib.util.find_spec(PACKAGE) is None:
+                raise toolchain_missing(description, PACKAGE, checkpoint)
+            shutil.copytree(checkpoint, into / CHECKPOINT, copy_function=_link)
+            return
+        prepared = (
+            checkpoint if (checkpoint / _ENGINE_WEIGHTS).is_file() else _unquantized(checkpoint, deployment, into)
+        )
+        if shutil.which(PROGRAM) is None:
+            raise toolchain_missing(description, PROGRAM, prepared)
+        quantized = _read(prepared / _CONFIG)["quantization"]
+        flags = build_flags(
+            checkpoint=prepared,
+            engine=into / ENGINE,
+            limits=description.limits,
+            world_size=world_size(deployment.parallelism),
+            algorithm=quantized["quant_algo"] or "",
+            kv_cache_algorithm=quantized["kv_cache_quant_algo"] or "",
+        )
+        _build(flags.arguments())
+
+    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
+        """Logits after one prompt, [1, vocabulary], as the LLM API gives them."""
+        import numpy as np
+        from tensorrt_llm import SamplingParams
+
+        prompt = {"prompt_token_ids": feed["input_ids"][0].tolist()}
+        with _llm(engine, description) as llm:
+            asked = SamplingParams(max_tokens=1, return_context_logits=True)
+            logits = llm.generate([prompt], asked)[0].context_logits
+        return np.asarray(logits[-1:].float().cpu())
+
+
+def _llm(engine: Path, description: EngineDescription) -> Any:
+    deployment = _deployment(description)
+    if deployment.flavor is TensorRTLLMFlavor.ENGINE:
+        from tensorrt_llm import _tensorrt_engine
+
+        return _tensorrt_engine.LLM(model=str(engine / ENGINE))
+    from tensorrt_llm import LLM
+
+    arguments = llm_arguments(
+        model=str(engine / CHECKPOINT),
+        limits=description.limits,
+        parallelism=deployment.parallelism,
+        speculative=deployment.speculative_decoding,
+    )
+    return LLM(**arguments.model_dump(exclude_none=True))
+
+
+def _unquantized(checkpoint: Path, deployment: GpuDeployment, into: Path) -> Path:
+    """An engine is always built from a TensorRT-LLM checkpoint, also when nothing is quantised."""
+    target = into.with_name("engine-checkpoint")
+    modelopt.export_engine_checkpoint(
+        modelopt.load_decoder(checkpoint), checkpoint, target, parallelism=deployment.parallelism, algorithm=""
+    )
+    return target
+
+
+def _build(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise DeterministicError("EngineBuildFailed", f"{PROGRAM}: {last[0][:500]}")
+
+
+def _deployment(description: EngineDescription) -> GpuDeployment:
+    if description.tensor_rt_llm is None:
+        raise DeterministicError("InternalError", "engine.json: has no tensorRTLLM, which this backend needs")
+    return description.tensor_rt_llm
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).hardlink_to(source)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
