@@ -75,6 +75,7 @@ class PruningGranularity(StrEnum):
     TWO_OF_FOUR = "TwoOfFour"
     NEURONS = "Neurons"
     HEADS = "Heads"
+    HEADS_AND_NEURONS = "HeadsAndNeurons"
     LAYERS = "Layers"
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.identity import BUILDER_SCHEMA_VERSION, digest_of
 from enginewright_api.model_base import ApiModel
-from enginewright_api.optimization import Distillation, Format, LowRank, Pruning, Quantization
+from enginewright_api.optimization import Distillation, Format, KvCacheFormat, LowRank, Pruning, Quantization
 from enginewright_api.serving_spec import (
     Backend,
     EarlyExit,
@@ -56,7 +56,10 @@ class Recipe(ApiModel):
     @property
     def exact(self) -> bool:
         """Whether the engine must answer what the model answers, up to rounding: nothing compresses it."""
-        plain = self.quantization is None or self.quantization.format is Format.NONE
+        quantization = self.quantization
+        plain = quantization is None or (
+            quantization.format is Format.NONE and quantization.kv_cache_format is KvCacheFormat.AUTO
+        )
         return plain and not (self.distillation or self.pruning or self.low_rank or self.early_exit)
 
 

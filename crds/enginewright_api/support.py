@@ -10,10 +10,18 @@ from dataclasses import dataclass
 
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.operation_spec import Metric
-from enginewright_api.optimization import Format, Granularity, KvCacheFormat, Quantization, QuantizationMethod
+from enginewright_api.optimization import (
+    Distillation,
+    Format,
+    Granularity,
+    KvCacheFormat,
+    Quantization,
+    QuantizationMethod,
+)
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
 from enginewright_api.serving_spec import Backend, Limits, Parallelism
-from enginewright_api.source import Columns, Dataset, ObjectStoreSource
+from enginewright_api.source import Columns, Dataset, ObjectStoreSource, Source
+from enginewright_api.transform_support import training_columns, unavailable_transforms
 
 Unavailable = tuple[str, str]
 """(field path, one sentence)."""
@@ -32,6 +40,7 @@ class Support:
 
 
 _ENCODERS = frozenset({Task.EMBEDDING, Task.CLASSIFICATION})
+_GENERATES = frozenset({Task.TEXT_GENERATION})
 _METHOD = QuantizationMethod
 
 SUPPORTED: tuple[Support, ...] = (
@@ -55,17 +64,25 @@ SUPPORTED: tuple[Support, ...] = (
         (_METHOD.DYNAMIC, _METHOD.MIN_MAX, _METHOD.ENTROPY, _METHOD.PERCENTILE),
     ),
     Support(Backend.TORCH, "cpu", _ENCODERS, Format.NONE, ()),
+    Support(Backend.OPENVINO, "cpu", _GENERATES, Format.NONE, ()),
+    Support(Backend.OPENVINO, "cpu", _GENERATES, Format.FP16, ()),
+    Support(Backend.OPENVINO, "cpu", _GENERATES, Format.BF16, ()),
+    # Weights alone are stored in 8 or 4 bits; the runtime quantises activations as they come.
+    Support(Backend.OPENVINO, "cpu", _GENERATES, Format.INT8, (_METHOD.DYNAMIC,)),
+    Support(Backend.OPENVINO, "cpu", _GENERATES, Format.INT4, (_METHOD.AWQ, _METHOD.GPTQ, _METHOD.MIN_MAX)),
+    Support(Backend.TORCH, "cpu", _GENERATES, Format.NONE, ()),
 )
 """Order is preference: Auto takes the first row that fits."""
 
 METRICS: dict[Task, tuple[Metric, ...]] = {
     Task.EMBEDDING: (Metric.COSINE_SIMILARITY, Metric.SPEARMAN_CORRELATION),
     Task.CLASSIFICATION: (Metric.ACCURACY, Metric.F1),
+    Task.TEXT_GENERATION: (Metric.PERPLEXITY, Metric.TOKEN_AGREEMENT),
 }
 """Metrics that can be measured; the first is what Auto stands for."""
 
 BUILTIN_DATASETS: dict[str, frozenset[Task]] = {
-    "news-en": frozenset({Task.EMBEDDING}),
+    "news-en": frozenset({Task.EMBEDDING, Task.TEXT_GENERATION}),
     "reviews-en": frozenset({Task.EMBEDDING, Task.CLASSIFICATION}),
     "similarity-en": frozenset({Task.EMBEDDING}),
 }
@@ -79,8 +96,13 @@ _READ_BY: dict[Metric, frozenset[str]] = {
     Metric.SPEARMAN_CORRELATION: frozenset({"text", "text_pair", "score"}),
     Metric.ACCURACY: frozenset({"text", "label"}),
     Metric.F1: frozenset({"text", "label"}),
+    Metric.PERPLEXITY: frozenset({"text"}),
+    Metric.TOKEN_AGREEMENT: frozenset({"text"}),
 }
 """Columns that each metric reads."""
+
+_SCALED = (Format.INT8, Format.INT4)
+"""Formats whose values have scales that modules can be excluded from."""
 
 _GPU_BACKENDS = {Task.TEXT_GENERATION: Backend.TENSORRT_LLM}
 
@@ -106,10 +128,10 @@ def resolve_backend(
     return Backend.OPENVINO
 
 
-def resolve_method(backend: Backend, format: Format) -> QuantizationMethod:  # noqa: A002 - the field's name
+def resolve_method(backend: Backend, format: Format, task: Task = Task.EMBEDDING) -> QuantizationMethod:  # noqa: A002
     """What method `Auto` stands for. Formats without scales keep Auto: there is nothing to choose."""
     for row in SUPPORTED:
-        if row.backend is backend and row.format is format and row.methods:
+        if row.backend is backend and task in row.tasks and row.format is format and row.methods:
             return row.methods[0]
     return QuantizationMethod.AUTO
 
@@ -143,11 +165,18 @@ def unavailable(recipe: Recipe, accelerator: AcceleratorFacts | None = None) -> 
 
     With `accelerator`, also what that class of accelerator lacks.
     """
-    found = [*_blocks(recipe), *_source(recipe), *_parallelism(recipe.parallelism), *_limits(recipe)]
+    found = [
+        *_blocks(recipe),
+        *unavailable_transforms(recipe),
+        *_source("source", recipe.source),
+        *_distillation(recipe.distillation),
+        *_parallelism(recipe.parallelism),
+        *_limits(recipe),
+    ]
     vendor = accelerator.vendor if accelerator is not None else "cpu"
     found += _engine(recipe, vendor)
     if recipe.quantization is not None:
-        found += _quantization(recipe.quantization)
+        found += _quantization(recipe.quantization, generates=recipe.task is Task.TEXT_GENERATION)
         found += _bf16(recipe.quantization, accelerator)
     return found
 
@@ -186,9 +215,6 @@ def _method_fits(row: Support, method: QuantizationMethod) -> bool:
 
 def _blocks(recipe: Recipe) -> list[Unavailable]:
     blocks = (
-        ("optimization.distillation", recipe.distillation, "distillation"),
-        ("optimization.pruning", recipe.pruning, "pruning"),
-        ("optimization.lowRank", recipe.low_rank, "low-rank factorisation"),
         ("engine.tensorRTLLM", recipe.tensor_rt_llm, "TensorRT-LLM"),
         ("runtime.speculativeDecoding", recipe.speculative_decoding, "speculative decoding"),
         ("runtime.earlyExit", recipe.early_exit, "early exit"),
@@ -197,10 +223,21 @@ def _blocks(recipe: Recipe) -> list[Unavailable]:
     return [(path, f"{what} is not available yet; leave it out") for path, block, what in blocks if block is not None]
 
 
-def _source(recipe: Recipe) -> list[Unavailable]:
-    if recipe.source.oci is not None:
-        return [("source.oci", "OCI sources are not available yet; use huggingFace, objectStore or a volume")]
-    return _object_store("source.objectStore", recipe.source.object_store)
+def _distillation(distillation: Distillation | None) -> list[Unavailable]:
+    if distillation is None:
+        return []
+    where, student = "optimization.distillation", distillation.student.source
+    found = _source(f"{where}.student.source", student) if student is not None else []
+    rows = distillation.dataset
+    if rows is not None:
+        found += [*_dataset(f"{where}.dataset", rows), *training_columns(f"{where}.dataset", rows)]
+    return found
+
+
+def _source(path: str, source: Source) -> list[Unavailable]:
+    if source.oci is not None:
+        return [(f"{path}.oci", "OCI sources are not available yet; use huggingFace, objectStore or a volume")]
+    return _object_store(f"{path}.objectStore", source.object_store)
 
 
 def _object_store(path: str, source: ObjectStoreSource | None) -> list[Unavailable]:
@@ -290,28 +327,46 @@ def _engine(recipe: Recipe, vendor: str) -> list[Unavailable]:
     return []
 
 
-def _quantization(quantization: Quantization) -> list[Unavailable]:
-    found: list[Unavailable] = []
+def _quantization(quantization: Quantization, *, generates: bool) -> list[Unavailable]:
+    found = [*_granularity(quantization, generates=generates), *_kv_cache(quantization, generates=generates)]
     where = "optimization.quantization"
-    if quantization.granularity is Granularity.PER_GROUP:
-        found.append((f"{where}.granularity", "granularity PerGroup is not available yet; use PerChannel or PerTensor"))
     if quantization.mixed is not None:
         found.append((f"{where}.mixed", "mixed formats are not available yet; leave it out"))
-    if quantization.kv_cache_format is not KvCacheFormat.AUTO:
-        found.append((f"{where}.kvCacheFormat", "key-value cache formats are not available yet; leave it out"))
-    if quantization.exclude and quantization.format is not Format.INT8:
+    if quantization.exclude and quantization.format not in _SCALED:
         found.append(
             (f"{where}.exclude", f"exclude has no effect with format {quantization.format.value}; leave it out")
-        )
-    if quantization.granularity is Granularity.PER_TENSOR and quantization.format is not Format.INT8:
-        found.append(
-            (f"{where}.granularity", f"granularity has no effect with format {quantization.format.value}; leave it out")
         )
     rows = quantization.calibration.dataset
     if rows is not None:
         path = f"{where}.calibration.dataset"
         found += [*_dataset(path, rows), *_columns(path, rows, frozenset({"text"}), "calibration")]
     return found
+
+
+def _granularity(quantization: Quantization, *, generates: bool) -> list[Unavailable]:
+    field, granularity, format_ = "optimization.quantization.granularity", quantization.granularity, quantization.format
+    if granularity is Granularity.PER_CHANNEL:
+        return []
+    if format_ not in _SCALED:
+        return [(field, f"granularity has no effect with format {format_.value}; leave it out")]
+    if generates and granularity is Granularity.PER_TENSOR:
+        return [(field, "granularity PerTensor is not available for text generation; use PerChannel or PerGroup")]
+    if granularity is Granularity.PER_GROUP and format_ is not Format.INT4:
+        return [
+            (field, f"granularity PerGroup is not available with format {format_.value}; use PerChannel or PerTensor")
+        ]
+    return []
+
+
+def _kv_cache(quantization: Quantization, *, generates: bool) -> list[Unavailable]:
+    field, format_ = "optimization.quantization.kvCacheFormat", quantization.kv_cache_format
+    if format_ is KvCacheFormat.AUTO:
+        return []
+    if not generates:
+        return [(field, "kvCacheFormat has no effect without text generation; leave it out")]
+    if format_ is KvCacheFormat.FP8:
+        return [(field, "kvCacheFormat FP8 is not available on CPUs; use INT8 or FP16")]
+    return []
 
 
 def _bf16(quantization: Quantization, accelerator: AcceleratorFacts | None) -> list[Unavailable]:

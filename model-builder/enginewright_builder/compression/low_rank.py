@@ -1,4 +1,4 @@
-"""Weight matrices replaced by two thin factors: truncated singular value decomposition (Eckart and Young 1936)."""
+"""Weight matrices replaced by two thin factors: truncated singular value decomposition, SVD (Eckart and Young 1936)."""
 
 from __future__ import annotations
 

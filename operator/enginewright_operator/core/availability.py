@@ -19,7 +19,7 @@ from enginewright_api.optimization import (
 from enginewright_api.optimized_model import OptimizedModelSpec
 from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import BatchingMode
-from enginewright_api.source import Dataset
+from enginewright_api.source import Dataset, Source
 from enginewright_api.support import calibrates
 
 Unavailable = tuple[str, str]
@@ -123,13 +123,20 @@ def _scaling(scaling: Scaling) -> list[Unavailable]:
 
 def _credentials(spec: OptimizedModelSpec) -> list[Unavailable]:
     found: list[Unavailable] = []
-    source = spec.source.object_store
-    if source is not None and source.secret_ref is not None:
-        found.append(("source.objectStore.secretRef", _ONE_STORE))
+    for where, source in _sources(spec):
+        if source.object_store is not None and source.object_store.secret_ref is not None:
+            found.append((f"{where}.objectStore.secretRef", _ONE_STORE))
     for where, dataset in _datasets(spec):
         if dataset.object_store is not None and dataset.object_store.secret_ref is not None:
             found.append((f"{where}.objectStore.secretRef", _ONE_STORE))
     return found
+
+
+def _sources(spec: OptimizedModelSpec) -> list[tuple[str, Source]]:
+    distillation = spec.optimization.distillation
+    student = distillation.student.source if distillation is not None else None
+    found = [("source", spec.source)]
+    return found if student is None else [*found, ("optimization.distillation.student.source", student)]
 
 
 def _datasets(spec: OptimizedModelSpec) -> list[tuple[str, Dataset]]:
@@ -137,6 +144,9 @@ def _datasets(spec: OptimizedModelSpec) -> list[tuple[str, Dataset]]:
     quantization = spec.optimization.quantization
     if quantization is not None and quantization.calibration.dataset is not None:
         found.append(("optimization.quantization.calibration.dataset", quantization.calibration.dataset))
+    distillation = spec.optimization.distillation
+    if distillation is not None and distillation.dataset is not None:
+        found.append(("optimization.distillation.dataset", distillation.dataset))
     if spec.quality.dataset is not None:
         found.append(("quality.dataset", spec.quality.dataset))
     return found

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.operation_spec import Metric
 from enginewright_api.optimization import Format, QuantizationMethod
 from enginewright_api.optimized_model import OptimizedModelSpec
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
@@ -63,21 +64,69 @@ def test_auto_on_a_cpu(
     assert resolve_method(backend, format_) is resolved
 
 
+@pytest.mark.parametrize(
+    ("format_", "method"),
+    [
+        (Format.INT8, QuantizationMethod.DYNAMIC),
+        (Format.INT4, QuantizationMethod.AWQ),
+        (Format.FP16, QuantizationMethod.AUTO),
+    ],
+)
+def test_auto_of_text_generation_on_a_cpu(format_: Format, method: QuantizationMethod) -> None:
+    assert resolve_backend(Task.TEXT_GENERATION, "cpu", "x86_64-amx", format_) is Backend.OPENVINO
+    assert resolve_method(Backend.OPENVINO, format_, Task.TEXT_GENERATION) is method
+    assert resolve_metric(Task.TEXT_GENERATION) is Metric.PERPLEXITY
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"format": "INT4", "method": "AWQ", "granularity": "PerGroup", "groupSize": 64, "exclude": ["lm_head"]},
+        {"format": "INT8", "method": "Dynamic", "kvCacheFormat": "INT8"},
+        {"format": "None", "kvCacheFormat": "INT8"},
+        {"format": "FP16", "kvCacheFormat": "FP16"},
+    ],
+)
+def test_what_text_generation_has_on_a_cpu(block: dict[str, Any]) -> None:
+    limits = {"maxOutputTokens": 64}
+    assert unavailable(recipe(task="TextGeneration", limits=limits, quantization=block), CPU) == []
+
+
 def test_auto_on_a_gpu_names_the_backend_that_would_be_responsible() -> None:
     assert resolve_backend(Task.TEXT_GENERATION, "nvidia") is Backend.TENSORRT_LLM
     assert resolve_backend(Task.EMBEDDING, "nvidia") is Backend.TENSORRT
 
 
+GENERATES: dict[str, Any] = {"task": "TextGeneration"}
+INT4: dict[str, Any] = {"format": "INT4", "method": "AWQ"}
+_QUANTIZATION = "optimization.quantization"
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"distillation": {"student": {"layers": 3}}}, "optimization.distillation"),
-    ({"pruning": {"granularity": "Heads"}}, "optimization.pruning"),
-    ({"lowRank": {"energy": 0.9}}, "optimization.lowRank"),
+    (
+        {"distillation": {"student": {"layers": 3}}, "backend": "Torch", "quantization": None},
+        "optimization.distillation",
+    ),
+    ({"distillation": {"student": {"layers": 3}, "teachers": ["big"]}}, "optimization.distillation.teachers"),
+    ({"pruning": {"granularity": "Heads"}, "backend": "Torch", "quantization": None}, "optimization.pruning"),
+    ({"lowRank": {"energy": 0.9}, "backend": "Torch", "quantization": None}, "optimization.lowRank"),
     ({"tensorRTLLM": {}}, "engine.tensorRTLLM"),
     ({"speculativeDecoding": {"method": "NGram"}}, "runtime.speculativeDecoding"),
     ({"earlyExit": {"confidence": 0.9}}, "runtime.earlyExit"),
     ({"fastPath": {"maxInputTokens": 32}}, "runtime.fastPath"),
     ({"parallelism": {"tensor": 2}}, "parallelism.tensor"),
-    ({"task": "TextGeneration"}, "task"),
+    ({"task": "TokenClassification"}, "task"),
+    (
+        {"quantization": {"format": "INT8", "method": "MinMax", "kvCacheFormat": "INT8"}},
+        f"{_QUANTIZATION}.kvCacheFormat",
+    ),
+    (GENERATES | {"quantization": {"format": "INT8", "method": "SmoothQuant"}}, f"{_QUANTIZATION}.method"),
+    (GENERATES | {"quantization": {"format": "NVFP4"}}, f"{_QUANTIZATION}.format"),
+    (GENERATES | {"quantization": INT4 | {"granularity": "PerTensor"}}, f"{_QUANTIZATION}.granularity"),
+    (GENERATES | {"quantization": INT4 | {"kvCacheFormat": "FP8"}}, f"{_QUANTIZATION}.kvCacheFormat"),
+    (
+        GENERATES | {"quantization": {"format": "FP16", "granularity": "PerGroup", "groupSize": 64}},
+        f"{_QUANTIZATION}.granularity",
+    ),
+    (GENERATES | {"quantization": {"format": "FP16", "exclude": ["lm_head"]}}, f"{_QUANTIZATION}.exclude"),
     ({"backend": "TensorRT"}, "engine.backend"),
     ({"source": {"oci": {"reference": "r/x@sha256:" + "0" * 64}}}, "source.oci"),
     ({"source": {"objectStore": {"uri": "gs://bucket/x"}}}, "source.objectStore.uri"),

@@ -55,24 +55,56 @@ QUANTIZATION: Honoured = {
     "method": (OPENVINO, "quantization.method"),
     "granularity": (OPENVINO, "quantization.granularity"),
     "exclude": (ONNX, "quantization.exclude"),
+    "groupSize": (f"{BUILDER}.toolchain.openvino_generation", "quantization.group_size"),
+    "kvCacheFormat": (f"{BUILDER}.generation_description", "quantization.kv_cache_format"),
 }
+SOURCE: Honoured = {
+    "huggingFace.repository": (HUB, "source.repository"),
+    "huggingFace.revision": (HUB, "source.revision"),
+    "huggingFace.tokenSecretRef.name": (JOBS, "token_secret_ref.name"),
+    "huggingFace.tokenSecretRef.key": (HUB, "reference.key"),
+    "objectStore.uri": (ORIGINS, "source.uri"),
+    "persistentVolumeClaim.claimName": (ORIGINS, "source.claim_name"),
+    "persistentVolumeClaim.path": (ORIGINS, "source.path"),
+    "package.name": (ORIGINS, "source.name"),
+    "package.version": (ORIGINS, "source.version"),
+    "package.sha256": (ORIGINS, "source.sha256"),
+    "package.path": (ORIGINS, "source.path"),
+}
+PRUNE = f"{BUILDER}.compression.prune"
+PRUNING: Honoured = {
+    "granularity": (f"{PRUNE}.structured", "settings.granularity"),
+    "criterion": (f"{PRUNE}.structured", "pruning.criterion"),
+    "sparsity": (f"{PRUNE}.schedule", "sparsity"),
+    "schedule.type": (f"{PRUNE}.schedule", "schedule.type"),
+    "schedule.steps": (f"{PRUNE}.schedule", "schedule.steps"),
+    "recoverySteps": (f"{PRUNE}.schedule", "recovery_steps"),
+}
+LOW_RANK: Honoured = {
+    name: (f"{BUILDER}.compression.low_rank", read)
+    for name, read in (("method", "SVD"), ("energy", "settings.energy"), ("rank", "settings.rank"))
+}
+DISTIL = f"{BUILDER}.compression.distill"
 TOLERATION: Honoured = dict.fromkeys(
     ("key", "operator", "value", "effect", "tolerationSeconds"), (PODS, "toleration.wire")
 )
 HONOURED: dict[type[BaseModel], Honoured] = {
     OptimizedModel: {
-        "source.huggingFace.repository": (HUB, "source.repository"),
-        "source.huggingFace.revision": (HUB, "source.revision"),
-        "source.huggingFace.tokenSecretRef.name": (JOBS, "token_secret_ref.name"),
-        "source.huggingFace.tokenSecretRef.key": (HUB, "reference.key"),
-        "source.objectStore.uri": (ORIGINS, "source.uri"),
-        "source.persistentVolumeClaim.claimName": (ORIGINS, "source.claim_name"),
-        "source.persistentVolumeClaim.path": (ORIGINS, "source.path"),
-        "source.package.name": (ORIGINS, "source.name"),
-        "source.package.version": (ORIGINS, "source.version"),
-        "source.package.sha256": (ORIGINS, "source.sha256"),
-        "source.package.path": (ORIGINS, "source.path"),
+        **_below("source.", SOURCE),
         "task": (f"{BUILDER}.description", "recipe.task"),
+        "optimization.distillation.student.layers": (DISTIL, "student.layers"),
+        **_below("optimization.distillation.student.source.", SOURCE),
+        "optimization.distillation.objectives": (DISTIL, "settings.objectives"),
+        "optimization.distillation.temperature": (DISTIL, "settings.temperature"),
+        "optimization.distillation.alpha": (DISTIL, "settings.alpha"),
+        "optimization.distillation.maxSteps": (DISTIL, "settings.max_steps"),
+        **_below("optimization.distillation.dataset.", DATASET),
+        "optimization.distillation.dataset.columns.textPair": (ROWS, "columns.text_pair"),
+        "optimization.distillation.dataset.columns.label": (ROWS, "columns.label"),
+        **_below("optimization.pruning.", PRUNING),
+        **_below("optimization.fallbacks[].pruning.", PRUNING),
+        **_below("optimization.lowRank.", LOW_RANK),
+        **_below("optimization.fallbacks[].lowRank.", LOW_RANK),
         **_below("optimization.quantization.", QUANTIZATION),
         **_below("optimization.quantization.calibration.dataset.", DATASET),
         "optimization.quantization.calibration.samples": (f"{BUILDER}.build", "calibration.samples"),
@@ -87,6 +119,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "optimization.search.maxMinutes": (f"{OPERATOR}.search", "budget.max_minutes"),
         "engine.backend": (f"{OPERATOR}.resolution", "engine.backend"),
         "engine.limits.maxBatchSize": (TRITON, "limits.max_batch_size"),
+        "engine.limits.maxOutputTokens": (f"{BUILDER}.generation_description", "limits.max_output_tokens"),
         "engine.limits.maxInputTokens": ("enginewright_serving.triton.text_encoder", "limits.max_input_tokens"),
         "batching.mode": (TRITON, "batching.mode"),
         "batching.maxBatchSize": (TRITON, "batching.max_batch_size"),
@@ -189,6 +222,14 @@ def _fallback(**rung: Any) -> dict[str, Any]:
     return {"optimization": {"quantization": {"format": "INT8"}, "fallbacks": [rung]}}
 
 
+def _distillation(**block: Any) -> dict[str, Any]:
+    return {"optimization": {"distillation": {"student": {"layers": 3}, **block}}}
+
+
+def _student(**source: Any) -> dict[str, Any]:
+    return _distillation(student={"source": source})
+
+
 def _calibration(**dataset: Any) -> dict[str, Any]:
     return _quantization(calibration={"dataset": dataset})
 
@@ -196,11 +237,16 @@ def _calibration(**dataset: Any) -> dict[str, Any]:
 REFUSED: dict[str, dict[str, Any]] = {
     "source.objectStore.secretRef": {"source": {"objectStore": {"uri": "s3://b/m", **SECRET}}},
     "source.oci": {"source": {"oci": {"reference": "r/m@sha256:" + "0" * 64}}},
-    "optimization.distillation": {"optimization": {"distillation": {"student": {"layers": 3}}}},
-    "optimization.pruning": {"optimization": {"pruning": {"granularity": "Heads"}}},
-    "optimization.lowRank": {"optimization": {"lowRank": {"rank": 8}}},
-    "optimization.quantization.groupSize": _quantization(groupSize=32),
-    "optimization.quantization.kvCacheFormat": _quantization(kvCacheFormat="FP8"),
+    "optimization.distillation.teachers": _distillation(teachers=["other"]),
+    "optimization.distillation.student.source.objectStore.secretRef": _student(
+        objectStore={"uri": "s3://b/m", **SECRET}
+    ),
+    "optimization.distillation.student.source.oci": _student(oci={"reference": "r/m@sha256:" + "0" * 64}),
+    "optimization.distillation.dataset.huggingFace": _distillation(dataset=HUB_ROWS),
+    "optimization.distillation.dataset.objectStore.secretRef": _distillation(dataset=ROWS_IN_BUCKET),
+    "optimization.distillation.dataset.columns.score": _distillation(
+        dataset={"configMap": {"name": "rows"}, "columns": {"score": "c"}}
+    ),
     "optimization.quantization.mixed": _quantization(
         format="Mixed", mixed={"averageBits": 6, "formats": ["INT8", "INT4"]}
     ),
@@ -212,14 +258,9 @@ REFUSED: dict[str, dict[str, Any]] = {
         )
         for column in ("textPair", "label", "score")
     },
-    "optimization.fallbacks[].pruning": _fallback(pruning={"granularity": "Heads"}),
-    "optimization.fallbacks[].lowRank": _fallback(lowRank={"rank": 8}),
-    "optimization.fallbacks[].quantization.groupSize": _fallback(quantization={"groupSize": 32}),
-    "optimization.fallbacks[].quantization.kvCacheFormat": _fallback(quantization={"kvCacheFormat": "FP8"}),
     "optimization.fallbacks[].quantization.mixed": _fallback(
         quantization={"format": "Mixed", "mixed": {"averageBits": 6, "formats": ["INT8", "INT4"]}}
     ),
-    "engine.limits.maxOutputTokens": {"engine": {"limits": {"maxOutputTokens": 64}}},
     "engine.tensorRTLLM": {**GENERATES, "engine": {"tensorRTLLM": {"flavor": "Engine"}}},
     "parallelism.tensor": {
         "parallelism": {"tensor": 2},

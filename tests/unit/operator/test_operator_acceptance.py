@@ -16,10 +16,16 @@ NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
         {"optimization": {"profile": "Latency", "fallbacks": [{"quantization": {"format": "FP16"}}]}},
         "optimization.fallbacks",
     ),
-    ({"optimization": {"distillation": {"student": {"layers": 3}}}}, "optimization.distillation"),
-    ({"optimization": {"lowRank": {"energy": 0.9}}}, "optimization.lowRank"),
     (
-        {"optimization": {"fallbacks": [{"pruning": {"granularity": "Heads"}}]}},
+        {"optimization": {"distillation": {"student": {"layers": 3}, "teachers": ["big"]}}},
+        "optimization.distillation.teachers",
+    ),
+    ({"optimization": {"lowRank": {"energy": 0.9}}, "engine": {"backend": "Torch"}}, "optimization.lowRank"),
+    (
+        {
+            "optimization": {"fallbacks": [{"pruning": {"granularity": "Heads"}}]},
+            "engine": {"backend": "Torch"},
+        },
         "optimization.fallbacks[0].pruning",
     ),
     ({"runtime": {"kvCache": {}}}, "runtime.kvCache"),
@@ -35,7 +41,7 @@ NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
         {"quality": {"dataset": {"objectStore": {"uri": "s3://b/d", "secretRef": {"name": "s"}}}}},
         "quality.dataset.objectStore.secretRef",
     ),
-    ({"task": "TextGeneration"}, "task"),
+    ({"task": "TokenClassification"}, "task"),
     ({"engine": {"backend": "TensorRT"}}, "engine.backend"),
     ({"parallelism": {"tensor": 2}}, "parallelism.tensor"),
     ({"engine": {"limits": {"maxOutputTokens": 64}}}, "engine.limits.maxOutputTokens"),

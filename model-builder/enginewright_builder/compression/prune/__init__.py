@@ -27,7 +27,12 @@ _SEED = 7
 _MAX_TOKENS = 128
 _TRAIN_BATCH = 16
 _PROBE_BATCH, _PROBE_BATCHES = 4, 16
-_SHRINKING = (PruningGranularity.NEURONS, PruningGranularity.HEADS, PruningGranularity.LAYERS)
+_SHRINKING = (
+    PruningGranularity.NEURONS,
+    PruningGranularity.HEADS,
+    PruningGranularity.HEADS_AND_NEURONS,
+    PruningGranularity.LAYERS,
+)
 
 
 def prune(  # noqa: PLR0917 - the one face of all transforms

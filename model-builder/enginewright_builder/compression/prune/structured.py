@@ -29,10 +29,12 @@ def shrink(run: PruningRun) -> dict[str, Any]:
 
     Raises DeterministicError: UnsupportedArchitecture, TooSparse when nothing would be left or nothing would go.
     """
+    _check_whole(run.model)
     remove = {
         PruningGranularity.NEURONS: _neurons,
         PruningGranularity.HEADS: _heads,
         PruningGranularity.LAYERS: _layers,
+        PruningGranularity.HEADS_AND_NEURONS: _heads_and_neurons,
     }[run.settings.granularity](run.model, run.settings, run.probe)
     report: dict[str, Any] = {}
     losses: list[float] = []
@@ -62,6 +64,16 @@ def _neurons(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe
             keep_neurons(model, layer, highest(scores, kept))
         say_widths(model, layers)
         return {"neurons": kept, "neuronsBefore": width, "sparsity": 1.0 - kept / width}
+
+    return remove
+
+
+def _heads_and_neurons(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe) -> Remover:
+    """The same share of both: each layer becomes thinner as a whole."""
+    heads, neurons = _heads(model, pruning, probe), _neurons(model, pruning, probe)
+
+    def remove(sparsity: float) -> dict[str, Any]:
+        return {**heads(sparsity), **neurons(sparsity)}
 
     return remove
 
@@ -159,3 +171,14 @@ def _check(pieces: str, total: int, kept: int, pruning: Pruning, *, at_least: in
             "TooSparse",
             f"optimization.pruning.sparsity: {pruning.sparsity} of {total} {pieces} removes none; give more",
         )
+
+
+def _check_whole(model: transformers.PreTrainedModel) -> None:
+    for layer in layers_of(model, field=_FIELD):
+        for name in layer.linears:
+            if not isinstance(model.get_submodule(name), torch.nn.Linear):
+                raise DeterministicError(
+                    "UnsupportedArchitecture",
+                    f"{_FIELD}: {name} is two thin factors already, which have no neurons or heads to remove;"
+                    " prune before factorising",
+                )

@@ -153,21 +153,24 @@ def _input_volumes(build: EngineBuild, request: EvidenceRequest) -> Volumes:
     """What recipe and evidence read: $DATASETS_DIR/<ConfigMap>, $VOLUMES_DIR/<claim>, $TOKENS_DIR/<Secret>."""
     recipe = build.spec.recipe
     quantization, distillation = recipe.quantization, recipe.distillation
+    student = distillation.student.source if distillation is not None else None
+    sources = [recipe.source, *([student] if student is not None else [])]
     candidates: list[Dataset | None] = [
         request.dataset,
         quantization.calibration.dataset if quantization is not None else None,
-        distillation.dataset if distillation is not None else None,
+        recipe.training,
     ]
     datasets = [dataset for dataset in candidates if dataset is not None]
     config_maps = {item.config_map.name for item in datasets if item.config_map is not None}
-    on_volumes = [recipe.source.persistent_volume_claim, *(item.persistent_volume_claim for item in datasets)]
+    on_volumes = [*(item.persistent_volume_claim for item in sources), *(item.persistent_volume_claim for item in datasets)]
     claims = {item.claim_name for item in on_volumes if item is not None}
-    hub = recipe.source.hugging_face
+    hubs = [item.hugging_face for item in sources if item.hugging_face is not None]
+    secrets = {hub.token_secret_ref.name for hub in hubs if hub.token_secret_ref is not None}
     found = Volumes()
     for number, name in enumerate(sorted(config_maps)):
         found += config_map_files(f"dataset-{number}", name, f"{DATASETS_FOLDER}/{name}")
     for number, name in enumerate(sorted(claims)):
         found += claim_files(f"volume-{number}", name, f"{VOLUMES_FOLDER}/{name}")
-    if hub is not None and hub.token_secret_ref is not None:
-        found += secret_files("token", hub.token_secret_ref.name, f"{TOKENS_FOLDER}/{hub.token_secret_ref.name}")
+    for number, name in enumerate(sorted(secrets)):
+        found += secret_files(f"token-{number}", name, f"{TOKENS_FOLDER}/{name}")
     return found

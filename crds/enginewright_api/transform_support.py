@@ -1,0 +1,55 @@
+"""What distillation, pruning and low rank can be asked of, and what not yet: field and sentence."""
+
+from __future__ import annotations
+
+from enginewright_api.optimization import Distillation
+from enginewright_api.recipe import Recipe
+from enginewright_api.serving_spec import Backend
+from enginewright_api.source import Columns, Dataset
+
+Unavailable = tuple[str, str]
+"""(field path, one sentence)."""
+
+_BACKENDS = (Backend.OPENVINO, Backend.ONNX_RUNTIME)
+"""Their export goes through the loader that knows changed shapes; eager PyTorch and NVIDIA's builders read config.json
+alone."""
+
+
+def unavailable_transforms(recipe: Recipe) -> list[Unavailable]:
+    """Every field of the transforms that nothing acts on."""
+    blocks = (
+        ("optimization.distillation", recipe.distillation, "distillation"),
+        ("optimization.pruning", recipe.pruning, "pruning"),
+        ("optimization.lowRank", recipe.low_rank, "low-rank factorisation"),
+    )
+    if recipe.backend not in _BACKENDS:
+        names = " and ".join(backend.value for backend in _BACKENDS)
+        return [
+            (path, f"{what} is available with backends {names} only; leave it out")
+            for path, block, what in blocks
+            if block is not None
+        ]
+    found: list[Unavailable] = []
+    if recipe.distillation is not None:
+        found += _distillation(recipe.distillation)
+    return found
+
+
+def training_columns(path: str, dataset: Dataset) -> list[Unavailable]:
+    """Columns that are named and that no training reads."""
+    if dataset.builtin is not None and dataset.columns != Columns():
+        return [(f"{path}.columns", "has no effect on a builtin set; leave it out")]
+    if dataset.columns.score is not None:
+        return [(f"{path}.columns.score", "is not read by training; leave it out")]
+    return []
+
+
+def _distillation(distillation: Distillation) -> list[Unavailable]:
+    where = "optimization.distillation"
+    found: list[Unavailable] = []
+    others = [name for name in distillation.teachers if name != "self"]
+    if others:
+        found.append(
+            (f"{where}.teachers", f"teacher {others[0]} is not available yet; `self` is the model given in source")
+        )
+    return found
