@@ -9,6 +9,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
+from enginewright_builder.generation_description import check_generation_limits, describe_generation
 from enginewright_builder.sources.checkpoint import Checkpoint
 
 ENTRIES = {Backend.OPENVINO: "openvino.xml", Backend.ONNX_RUNTIME: "model.onnx", Backend.TORCH: "checkpoint"}
@@ -17,6 +18,9 @@ PACKAGES = {Backend.OPENVINO: "openvino", Backend.ONNX_RUNTIME: "onnxruntime", B
 
 def check_limits(checkpoint: Checkpoint, recipe: Recipe) -> None:
     """Raises DeterministicError LimitExceeded for inputs longer than the model's positions."""
+    if recipe.task is Task.TEXT_GENERATION:
+        check_generation_limits(checkpoint, recipe)
+        return
     longest = checkpoint.max_input_tokens
     wanted = recipe.limits.max_input_tokens
     if longest is not None and wanted > longest:
@@ -29,6 +33,8 @@ def check_limits(checkpoint: Checkpoint, recipe: Recipe) -> None:
 
 def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend) -> EngineDescription:
     """engine.json of an engine with this backend; Torch describes the baseline."""
+    if recipe.task is Task.TEXT_GENERATION:
+        return describe_generation(checkpoint, recipe, backend, precision=_precision(recipe, backend))
     config = checkpoint.config
     classify = recipe.task is Task.CLASSIFICATION
     if classify and not checkpoint.architecture.endswith("ForSequenceClassification"):

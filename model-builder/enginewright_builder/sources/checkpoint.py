@@ -17,10 +17,10 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = (
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
-    "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
+    "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "chat_template.jinja",
 )  # fmt: skip
 GGUF_SUFFIX = ".gguf"
-_KEPT_SUFFIXES = (".json", ".safetensors", ".txt", ".model", GGUF_SUFFIX)
+_KEPT_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja", GGUF_SUFFIX)
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle")
 _FLOAT32_BYTES = 4
 _ROBERTA_LIKE_OFFSET = 2

@@ -15,7 +15,7 @@ from enginewright_builder.sources.address import check_address
 from enginewright_builder.sources.checkpoint import check_source_names
 
 _COMMIT = re.compile("[0-9a-f]{40}")
-_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.gguf"]
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.gguf"]
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
 

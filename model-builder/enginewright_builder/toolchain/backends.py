@@ -9,10 +9,12 @@ from typing import Any, Protocol
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Quantization
+from enginewright_api.recipe import Task
 from enginewright_api.serving_spec import Backend
 from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.onnxruntime_backend import ONNXRuntimeBackend
 from enginewright_builder.toolchain.openvino_backend import OpenVINOBackend
+from enginewright_builder.toolchain.openvino_generation import OpenVINOGenerationBackend
 
 
 class EngineBackend(Protocol):
@@ -47,14 +49,20 @@ BACKENDS: dict[Backend, EngineBackend] = {
     Backend.OPENVINO: OpenVINOBackend(),
     Backend.ONNX_RUNTIME: ONNXRuntimeBackend(),
 }
+"""Of encoders."""
+
+GENERATORS: dict[Backend, EngineBackend] = {Backend.OPENVINO: OpenVINOGenerationBackend()}
+"""Of text generation."""
 
 
-def backend_of(backend: Backend) -> EngineBackend:
+def backend_of(backend: Backend, task: Task = Task.EMBEDDING) -> EngineBackend:
     """Raises DeterministicError ToolchainMissing for a backend that this builder does not have."""
-    found = BACKENDS.get(backend)
+    table = GENERATORS if task is Task.TEXT_GENERATION else BACKENDS
+    found = table.get(backend)
     if found is None:
-        names = ", ".join(sorted(name.value for name in BACKENDS))
+        names = ", ".join(sorted(name.value for name in table))
         raise DeterministicError(
-            "ToolchainMissing", f"engine.backend: this builder has no compiler for {backend.value}; it has {names}"
+            "ToolchainMissing",
+            f"engine.backend: this builder has no compiler for {backend.value} and task {task.value}; it has {names}",
         )
     return found

@@ -31,5 +31,6 @@ def feeds(
             "input_ids": encoding.ids,
             "attention_mask": encoding.attention_mask,
             "token_type_ids": encoding.type_ids,
+            "position_ids": range(len(encoding.ids)),
         }
         yield {name: np.asarray([columns[name]], dtype=np.int64) for name in description.inputs}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.operation_spec import Metric
-from enginewright_api.optimization import Blocks, Distillation, Format, Quantization, QuantizationMethod
+from enginewright_api.optimization import Blocks, Distillation, Format, KvCacheFormat, Quantization, QuantizationMethod
 from enginewright_api.optimized_model import OptimizedModelSpec
-from enginewright_api.recipe import AcceleratorFacts, Recipe
+from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_api.source import BuiltinDataset, Dataset
 from enginewright_api.support import resolve_backend, resolve_method, resolve_metric
@@ -49,7 +49,7 @@ def resolve_recipe(spec: OptimizedModelSpec, blocks: Blocks, facts: AcceleratorF
         pruning=blocks.pruning,
         training=_training(blocks),
         low_rank=blocks.low_rank,
-        quantization=_resolved(blocks.quantization, backend),
+        quantization=_resolved(blocks.quantization, backend, spec.task),
         backend=backend,
         limits=spec.engine.limits,
         tensor_rt_llm=spec.engine.tensor_rt_llm,
@@ -68,13 +68,15 @@ def _backend(spec: OptimizedModelSpec, quantization: Quantization | None, facts:
     return resolve_backend(spec.task, facts.vendor, facts.architecture, format_, method)
 
 
-def _resolved(quantization: Quantization | None, backend: Backend) -> Quantization | None:
+def _resolved(quantization: Quantization | None, backend: Backend, task: Task) -> Quantization | None:
     """Method chosen and calibration rows named. `format: None` says the same as no quantization at all."""
-    if quantization is None or quantization.format is Format.NONE:
+    if quantization is None:
+        return None
+    if quantization.format is Format.NONE and quantization.kv_cache_format is KvCacheFormat.AUTO:
         return None
     method = quantization.method
     if method is QuantizationMethod.AUTO:
-        method = resolve_method(backend, quantization.format)
+        method = resolve_method(backend, quantization.format, task)
     calibration = quantization.calibration
     if calibration.dataset is None:
         calibration = calibration.model_copy(update={"dataset": DEFAULT_DATASET})

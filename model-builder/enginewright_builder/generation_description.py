@@ -1,0 +1,118 @@
+"""engine.json of text generation: vocabulary, end tokens, context, format of the key-value cache."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+from enginewright_api.engine_description import EngineDescription, Generation
+from enginewright_api.errors import DeterministicError
+from enginewright_api.optimization import Format, KvCacheFormat
+from enginewright_api.recipe import Recipe, Task
+from enginewright_api.serving_spec import Backend
+from enginewright_builder.sources.checkpoint import Checkpoint, read_json
+
+_ENTRIES = {Backend.OPENVINO: "openvino_model.xml", Backend.TORCH: "checkpoint"}
+_PACKAGES = {Backend.OPENVINO: "openvino-genai", Backend.TORCH: "torch"}
+_CACHES = {KvCacheFormat.INT8: "u8", KvCacheFormat.FP16: "f16"}
+
+
+def check_generation_limits(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Raises DeterministicError LimitExceeded when no answer fits beside the longest prompt."""
+    positions = checkpoint.max_input_tokens
+    if positions is None:
+        return
+    for field, wanted in (
+        ("maxInputTokens", recipe.limits.max_input_tokens),
+        ("maxOutputTokens", recipe.limits.max_output_tokens),
+    ):
+        if wanted >= positions:
+            raise DeterministicError(
+                "LimitExceeded",
+                f"engine.limits.{field}: {wanted} leaves no room in the {positions} positions of"
+                f" {checkpoint.architecture}, which prompt and answer share; set it to {positions - 1} at most",
+            )
+
+
+def describe_generation(
+    checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, precision: str
+) -> EngineDescription:
+    """engine.json with this backend; Torch describes the baseline, whose cache is in the model's own precision.
+
+    Raises DeterministicError InvalidCheckpoint for a model without a language head, or without an end token.
+    """
+    config = checkpoint.config
+    if not checkpoint.architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        raise DeterministicError(
+            "InvalidCheckpoint",
+            f"config.json: architecture {checkpoint.architecture} has no language head; task TextGeneration needs a"
+            " …ForCausalLM checkpoint",
+        )
+    if backend not in _ENTRIES:
+        raise DeterministicError(
+            "FeatureNotAvailable", f"engine.backend: {backend.value} generates no text; use OpenVINO"
+        )
+    limits = recipe.limits
+    longest = limits.max_input_tokens + limits.max_output_tokens
+    ends = _end_tokens(checkpoint)
+    return EngineDescription(
+        task=Task.TEXT_GENERATION,
+        backend=backend,
+        entry=_ENTRIES[backend],
+        inputs=["input_ids", "attention_mask", "position_ids"],
+        output="logits",
+        output_dimension=int(config["vocab_size"]),
+        limits=limits,
+        pad_token_id=_first(config.get("pad_token_id"), ends[0]),
+        precision_hint=precision,
+        generation=Generation(
+            kv_cache_precision=_kv_cache(recipe, backend),
+            eos_token_ids=ends,
+            chat_template=_has_chat_template(checkpoint),
+            max_context_tokens=min(longest, checkpoint.max_input_tokens or longest),
+        ),
+        runtime_package=_PACKAGES[backend],
+        runtime_version=importlib.metadata.version(_PACKAGES[backend]),
+    )
+
+
+def _kv_cache(recipe: Recipe, backend: Backend) -> str:
+    """Auto loses nothing that was not asked for: float32 for an unquantised engine, 16 bits for others.
+
+    Left to the runtime it would be 8 bits on CPUs.
+    """
+    if backend is Backend.TORCH:
+        return "f32"
+    quantization = recipe.quantization
+    if quantization is None:
+        return "f32"
+    if quantization.kv_cache_format in _CACHES:
+        return _CACHES[quantization.kv_cache_format]
+    return "f32" if quantization.format is Format.NONE else "f16"
+
+
+def _end_tokens(checkpoint: Checkpoint) -> list[int]:
+    found = _file(checkpoint, "generation_config.json").get("eos_token_id")
+    if found is None:
+        found = checkpoint.config.get("eos_token_id")
+    ids = found if isinstance(found, list) else [found]
+    if not ids or not all(isinstance(token, int) for token in ids):
+        raise DeterministicError(
+            "InvalidCheckpoint", "generation_config.json: eos_token_id is missing; answers would never end"
+        )
+    return [int(token) for token in ids]
+
+
+def _has_chat_template(checkpoint: Checkpoint) -> bool:
+    if (checkpoint.folder / "chat_template.jinja").is_file():
+        return True
+    return bool(_file(checkpoint, "tokenizer_config.json").get("chat_template"))
+
+
+def _file(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    path = checkpoint.folder / name
+    return dict(read_json(path, name=name)) if path.is_file() else {}
+
+
+def _first(value: object, default: int) -> int:
+    return value if isinstance(value, int) else default

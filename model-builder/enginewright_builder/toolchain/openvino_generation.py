@@ -1,0 +1,197 @@
+"""OpenVINO text generation: checkpoint → stateful IR by Optimum, weights packed by NNCF, loaded by OpenVINO GenAI.
+
+The graph keeps keys and values inside; the runtime replaces them by a paged cache for all requests. Weights alone are
+quantised: generating reads every weight once a token, so their size is what the speed follows.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enginewright_api.engine_description import EngineDescription
+from enginewright_api.errors import DeterministicError
+from enginewright_api.optimization import Format, Granularity, Quantization, QuantizationMethod
+from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.scopes import excluded_nodes
+
+if TYPE_CHECKING:
+    import openvino
+
+GRAPH = "openvino_model.xml"
+WEIGHTS = "openvino_model.bin"
+_CONFIGURATION = ("config.json", "generation_config.json")
+_TOKENIZER, _DETOKENIZER = "openvino_tokenizer.xml", "openvino_detokenizer.xml"
+_PER_CHANNEL = -1
+_PROBE_TOKENS = 8
+
+
+class OpenVINOGenerationBackend:
+    """Engines for CPU nodes: a folder that openvino_genai.ContinuousBatchingPipeline loads."""
+
+    graph = GRAPH
+    entry = GRAPH
+    package = "openvino-genai"
+
+    def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
+        """Stateful IR in float32, tokenizer and detokenizer as IR, configuration."""
+        from optimum.exporters.openvino import export_from_model
+
+        from enginewright_builder.compression.structure import load_model
+
+        model = load_model(checkpoint, description.task)
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        try:
+            export_from_model(model, output=into, task="text-generation-with-past", stateful=True, device="cpu")
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise DeterministicError("UnsupportedOperator", f"Optimum cannot export the model: {first}") from error
+        _export_tokenizer(checkpoint, into)
+        wanted = {GRAPH, WEIGHTS, *_CONFIGURATION}
+        for path in into.iterdir():
+            # Tokenizer files in other layouts: the engine has its own in tokenizer/.
+            if path.name not in wanted and not path.name.startswith(("openvino_tokenizer", "openvino_detokenizer")):
+                path.unlink()
+
+    def quantize(
+        self,
+        graph: Path,
+        description: EngineDescription,
+        quantization: Quantization,
+        calibration: Sequence[Feed],
+        into: Path,
+    ) -> dict[str, object]:
+        """Weights in 16, 8 or 4 bits. Returns how many weights have which type."""
+        import openvino as ov
+
+        model = ov.Core().read_model(graph / GRAPH)
+        excluded: list[str] = []
+        if quantization.format in (Format.INT8, Format.INT4):
+            excluded = excluded_nodes(_modules(model), quantization.exclude)
+            model = _packed(model, quantization, [_with_beams(feed) for feed in calibration], excluded)
+        halved = quantization.format in (Format.FP16, Format.BF16)
+        ov.save_model(model, into / GRAPH, compress_to_fp16=halved)
+        _link_rest(graph, into)
+        return {"excluded": excluded, "weights": _weights_by_type(into / GRAPH)}
+
+    def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
+        """The IR is what the runtime loads; it compiles for the CPU it finds when it loads."""
+        for path in sorted(graph.iterdir()):
+            (into / path.name).hardlink_to(path)
+
+    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
+        """Log-probabilities [1, tokens] of what the served pipeline generates greedily after the prompt.
+
+        Raises DeterministicError when it generates nothing, or tokens that the vocabulary lacks.
+        """
+        import numpy as np
+        import openvino as ov
+        import openvino_genai as genai
+
+        scheduling = genai.SchedulerConfig()
+        scheduling.num_kv_blocks = 2 + (feed["input_ids"].shape[1] + _PROBE_TOKENS) // 16
+        settings = {"INFERENCE_PRECISION_HINT": description.precision_hint, "INFERENCE_NUM_THREADS": threads}
+        if description.generation is not None and description.generation.kv_cache_precision:
+            settings["KV_CACHE_PRECISION"] = description.generation.kv_cache_precision
+        pipeline = genai.ContinuousBatchingPipeline(str(engine), scheduling, "CPU", settings)
+        config = genai.GenerationConfig(max_new_tokens=_PROBE_TOKENS, logprobs=1, do_sample=False)
+        handle = pipeline.add_request(0, ov.Tensor(feed["input_ids"]), config)
+        while pipeline.has_non_finished_requests():
+            pipeline.step()
+        (answer,) = handle.read_all()
+        ids = list(answer.generated_ids)
+        if not ids or max(ids) >= description.output_dimension:
+            raise DeterministicError("WrongOutput", f"the compiled engine generates tokens {ids} on real text")
+        return np.array([answer.generated_log_probs], dtype=np.float32)
+
+
+def _export_tokenizer(checkpoint: Path, into: Path) -> None:
+    import openvino as ov
+    import openvino_tokenizers
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    try:
+        there, back = openvino_tokenizers.convert_tokenizer(tokenizer, with_detokenizer=True)
+    except (RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise DeterministicError(
+            "UnsupportedOperator", f"tokenizer.json: OpenVINO cannot convert it: {first}"
+        ) from error
+    ov.save_model(there, into / _TOKENIZER)
+    ov.save_model(back, into / _DETOKENIZER)
+
+
+def _packed(
+    model: openvino.Model, quantization: Quantization, calibration: list[dict[str, Any]], excluded: list[str]
+) -> openvino.Model:
+    """Weights quantised, asymmetric, one scale a channel or a group; the rest computes as before.
+
+    Embedding and output head stay at 8 bits with INT4: they are read by token, and the ends of the network are what
+    4 bits hurt most (NNCF's default).
+    """
+    import nncf
+    import numpy as np
+
+    random.seed(0)
+    np.random.seed(0)  # NNCF's samplers use the global generator
+    ignored = nncf.IgnoredScope(names=excluded) if excluded else None
+    if quantization.format is Format.INT8:
+        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM, ignored_scope=ignored)
+    group = quantization.group_size if quantization.granularity is Granularity.PER_GROUP else _PER_CHANNEL
+    aware: dict[str, Any] = {}
+    if quantization.method is QuantizationMethod.AWQ:
+        aware = {"awq": True, "scale_estimation": True}
+    elif quantization.method is QuantizationMethod.GPTQ:
+        aware = {"gptq": True}
+    if aware:
+        aware |= {"dataset": nncf.Dataset(calibration), "subset_size": len(calibration)}
+    try:
+        return nncf.compress_weights(
+            model, mode=nncf.CompressWeightsMode.INT4_ASYM, group_size=group, ignored_scope=ignored, **aware
+        )
+    except nncf.InvalidGroupSizeError as error:
+        raise DeterministicError(
+            "GroupSizeDoesNotDivide",
+            f"optimization.quantization.groupSize: {group} does not divide every weight's inner dimension;"
+            " choose a smaller power of two",
+        ) from error
+
+
+def _with_beams(feed: Feed) -> dict[str, Any]:
+    """The stateful graph asks which beam each row continues."""
+    import numpy as np
+
+    return {**feed, "beam_idx": np.zeros(feed["input_ids"].shape[0], dtype=np.int32)}
+
+
+def _modules(model: openvino.Model) -> dict[str, str]:
+    """Friendly names look like `__module.model.layers.0.mlp.up_proj/ov_ext::linear/MatMul`."""
+    found = {}
+    for node in model.get_ordered_ops():
+        scope, _, rest = node.get_friendly_name().partition("/")
+        if rest and node.get_type_name() in ("MatMul", "Gather") and scope.startswith("__module."):
+            found[node.get_friendly_name()] = scope.removeprefix("__module.").removeprefix("model.")
+    return found
+
+
+def _weights_by_type(graph: Path) -> dict[str, int]:
+    """Numbers in constants of each type, read back from what was written."""
+    import numpy as np
+    import openvino as ov
+
+    found: dict[str, int] = {}
+    for node in ov.Core().read_model(graph).get_ops():
+        if node.get_type_name() == "Constant":
+            kind = node.get_element_type().get_type_name()
+            found[kind] = found.get(kind, 0) + int(np.prod(node.get_output_shape(0)))
+    return dict(sorted(found.items()))
+
+
+def _link_rest(graph: Path, into: Path) -> None:
+    for path in sorted(graph.iterdir()):
+        if path.name not in (GRAPH, WEIGHTS):
+            (into / path.name).hardlink_to(path)
