@@ -18,6 +18,8 @@ NO_LABEL = -100
 
 _POOL_BATCHES = 16
 """Rows are sorted by length within this many batches: padding is saved, the order stays random enough."""
+_JITTER = 0.25
+"""Lengths are taken up to so much too long while sorting, or small sets would give the same batches in every pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,10 @@ def _epoch(lengths: list[int], batch_size: int, order: torch.Generator) -> Itera
     shuffled = torch.randperm(len(lengths), generator=order).tolist()
     pool = batch_size * _POOL_BATCHES
     for start in range(0, len(shuffled), pool):
-        alike = sorted(shuffled[start : start + pool], key=lambda index: (lengths[index], index))
+        drawn = shuffled[start : start + pool]
+        stretch = 1.0 + _JITTER * torch.rand(len(drawn), generator=order)
+        sizes = stretch * torch.tensor([lengths[index] for index in drawn])
+        alike = [drawn[at] for at in torch.argsort(sizes, stable=True).tolist()]
         groups = [alike[at : at + batch_size] for at in range(0, len(alike), batch_size)]
         for number in torch.randperm(len(groups), generator=order).tolist():
             yield groups[number]
