@@ -16,6 +16,7 @@ from typing import Annotated
 from pydantic import Field
 
 from enginewright_api.model_base import ApiModel
+from enginewright_api.optimization import KvCacheFormat
 from enginewright_api.recipe import Task
 from enginewright_api.serving_spec import Backend, Limits, Parallelism, SpeculativeDecoding, TensorRTLLMFlavor
 
@@ -47,6 +48,7 @@ class GpuDeployment(ApiModel):
     flavor: TensorRTLLMFlavor = Field(description="PyTorch or Engine.")
     parallelism: Parallelism = Field(description="GPUs of one replica.")
     speculative_decoding: SpeculativeDecoding | None = Field(default=None, description="Draft and check.")
+    kv_cache_format: KvCacheFormat = Field(default=KvCacheFormat.AUTO, description="Format of keys and values.")
 
 
 class EngineDescription(ApiModel):

@@ -36,10 +36,13 @@ def nvidia_rows(backend: Backend) -> list[tuple[Format, tuple[QuantizationMethod
     return [(format_, tuple(found)) for format_, found in methods.items()]
 
 
-def unavailable_on_nvidia(recipe: Recipe, accelerator: AcceleratorFacts) -> list[Unavailable]:
-    """Every field of a resolved recipe for TensorRT or TensorRT-LLM that cannot be had on this class."""
+def unavailable_on_nvidia(recipe: Recipe, accelerator: AcceleratorFacts, *, calibrated: bool) -> list[Unavailable]:
+    """Every field of a resolved recipe for TensorRT or TensorRT-LLM that cannot be had on this class.
+
+    `calibrated` says whether its method measures ranges on rows.
+    """
     if recipe.backend is Backend.TENSORRT_LLM:
-        found = [*_kernel(recipe, kernel_of, accelerator), *_key_values(recipe, accelerator)]
+        found = [*_kernel(recipe, kernel_of, accelerator), *_key_values(recipe, accelerator, calibrated=calibrated)]
         return [*found, *_group(recipe.quantization), *_drafting(recipe), *_parallelism(recipe)]
     return [*_kernel(recipe, encoder_kernel_of, accelerator), *_encoder(recipe)]
 
@@ -62,7 +65,7 @@ def _kernel(recipe: Recipe, find: Find, accelerator: AcceleratorFacts) -> Iterat
 
 
 def _flavor(recipe: Recipe, able: list[TensorRTLLMFlavor], field: str, what: str) -> Iterator[Unavailable]:
-    flavor = (recipe.tensor_rt_llm or TensorRTLLM()).flavor
+    flavor = _flavor_of(recipe)
     if able and flavor not in able:
         other = able[0].value
         yield field, f"{what} runs in flavor {other} only; set engine.tensorRTLLM.flavor to {other}"
@@ -74,7 +77,7 @@ def _without_scales(quantization: Quantization | None) -> Iterator[Unavailable]:
         yield f"{_QUANTIZATION}.exclude", f"exclude has no effect with format {name}; leave it out"
 
 
-def _key_values(recipe: Recipe, accelerator: AcceleratorFacts) -> Iterator[Unavailable]:
+def _key_values(recipe: Recipe, accelerator: AcceleratorFacts, *, calibrated: bool) -> Iterator[Unavailable]:
     wanted = recipe.quantization.kv_cache_format if recipe.quantization is not None else KvCacheFormat.AUTO
     kernel = kv_kernel_of(wanted)
     if kernel is None:
@@ -84,6 +87,11 @@ def _key_values(recipe: Recipe, accelerator: AcceleratorFacts) -> Iterator[Unava
     if sentence is not None:
         yield f"{_QUANTIZATION}.kvCacheFormat", sentence
     yield from _flavor(recipe, kernel.flavors, f"{_QUANTIZATION}.kvCacheFormat", what)
+    if not calibrated and _flavor_of(recipe) is TensorRTLLMFlavor.ENGINE:
+        yield (
+            f"{_QUANTIZATION}.kvCacheFormat",
+            f"{what} of an engine needs ranges measured on rows; use a method that measures, such as MinMax or AWQ",
+        )
 
 
 def _group(quantization: Quantization | None) -> Iterator[Unavailable]:
@@ -103,7 +111,7 @@ def _drafting(recipe: Recipe) -> Iterator[Unavailable]:
     if wanted is None:
         return
     field = "runtime.speculativeDecoding.method"
-    if (recipe.tensor_rt_llm or TensorRTLLM()).flavor is TensorRTLLMFlavor.ENGINE:
+    if _flavor_of(recipe) is TensorRTLLMFlavor.ENGINE:
         name = wanted.method.value
         yield field, f"method {name} runs in flavor PyTorch only; set engine.tensorRTLLM.flavor to PyTorch"
     elif wanted.method in (SpeculativeMethod.EAGLE3, SpeculativeMethod.DRAFT_MODEL):
@@ -118,7 +126,7 @@ def _parallelism(recipe: Recipe) -> Iterator[Unavailable]:
             f"experts are spread over the tensor shards: {wanted.expert} must divide parallelism.tensor"
             f" ({wanted.tensor})",
         )
-    if (recipe.tensor_rt_llm or TensorRTLLM()).flavor is not TensorRTLLMFlavor.ENGINE:
+    if _flavor_of(recipe) is not TensorRTLLMFlavor.ENGINE:
         return
     # ModelOpt writes engine checkpoints sharded by tensor and layer only.
     for name in ("expert", "context"):
@@ -145,3 +153,7 @@ def _encoder(recipe: Recipe) -> Iterator[Unavailable]:
     if quantization.granularity is not Granularity.PER_CHANNEL:
         name = quantization.granularity.value
         yield f"{_QUANTIZATION}.granularity", f"granularity {name} is not available with TensorRT; leave it out"
+
+
+def _flavor_of(recipe: Recipe) -> TensorRTLLMFlavor:
+    return (recipe.tensor_rt_llm or TensorRTLLM()).flavor

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.nvidia_support import BACKENDS as NVIDIA_BACKENDS
+from enginewright_api.nvidia_support import nvidia_rows, unavailable_on_nvidia
 from enginewright_api.operation_spec import Metric
 from enginewright_api.optimization import (
     Distillation,
@@ -71,6 +73,8 @@ SUPPORTED: tuple[Support, ...] = (
     Support(Backend.OPENVINO, "cpu", _GENERATES, Format.INT8, (_METHOD.DYNAMIC,)),
     Support(Backend.OPENVINO, "cpu", _GENERATES, Format.INT4, (_METHOD.AWQ, _METHOD.GPTQ, _METHOD.MIN_MAX)),
     Support(Backend.TORCH, "cpu", _GENERATES, Format.NONE, ()),
+    *(Support(Backend.TENSORRT, "nvidia", _ENCODERS, *row) for row in nvidia_rows(Backend.TENSORRT)),
+    *(Support(Backend.TENSORRT_LLM, "nvidia", _GENERATES, *row) for row in nvidia_rows(Backend.TENSORRT_LLM)),
 )
 """Order is preference: Auto takes the first row that fits."""
 
@@ -165,16 +169,22 @@ def unavailable(recipe: Recipe, accelerator: AcceleratorFacts | None = None) -> 
 
     With `accelerator`, also what that class of accelerator lacks.
     """
+    vendor = accelerator.vendor if accelerator is not None else "cpu"
+    on_gpu = accelerator is not None and vendor == "nvidia" and recipe.backend in NVIDIA_BACKENDS
     found = [
-        *_blocks(recipe),
+        *_blocks(recipe, on_gpu=on_gpu),
         *unavailable_transforms(recipe),
         *_source("source", recipe.source),
         *_distillation(recipe.distillation),
-        *_parallelism(recipe.parallelism),
         *_limits(recipe),
+        *_engine(recipe, vendor),
     ]
-    vendor = accelerator.vendor if accelerator is not None else "cpu"
-    found += _engine(recipe, vendor)
+    quantization = recipe.quantization
+    if on_gpu and accelerator is not None:
+        calibrated = quantization is not None and calibrates(quantization)
+        found += unavailable_on_nvidia(recipe, accelerator, calibrated=calibrated)
+        return [*found, *_calibration_rows(quantization)]
+    found += _parallelism(recipe.parallelism)
     if recipe.quantization is not None:
         found += _quantization(recipe.quantization, generates=recipe.task is Task.TEXT_GENERATION)
         found += _bf16(recipe.quantization, accelerator)
@@ -213,10 +223,10 @@ def _method_fits(row: Support, method: QuantizationMethod) -> bool:
     return method is QuantizationMethod.AUTO or method in row.methods
 
 
-def _blocks(recipe: Recipe) -> list[Unavailable]:
-    blocks = (
-        ("engine.tensorRTLLM", recipe.tensor_rt_llm, "TensorRT-LLM"),
-        ("runtime.speculativeDecoding", recipe.speculative_decoding, "speculative decoding"),
+def _blocks(recipe: Recipe, *, on_gpu: bool) -> list[Unavailable]:
+    blocks: tuple[tuple[str, object, str], ...] = (
+        ("engine.tensorRTLLM", None if on_gpu else recipe.tensor_rt_llm, "TensorRT-LLM"),
+        ("runtime.speculativeDecoding", None if on_gpu else recipe.speculative_decoding, "speculative decoding"),
         ("runtime.earlyExit", recipe.early_exit, "early exit"),
         ("runtime.fastPath", recipe.fast_path, "a fast path for short inputs"),
     )
@@ -248,8 +258,6 @@ def _object_store(path: str, source: ObjectStoreSource | None) -> list[Unavailab
 
 
 def _dataset(path: str, dataset: Dataset) -> list[Unavailable]:
-    if dataset.hugging_face is not None:
-        return [(f"{path}.huggingFace", "data sets from a hub are not available yet; use a file in a store or volume")]
     if dataset.builtin is not None and dataset.builtin.name not in BUILTIN_DATASETS:
         names = ", ".join(sorted(BUILTIN_DATASETS))
         return [(f"{path}.builtin.name", f"there is no builtin set {dataset.builtin.name}; there is {names}")]
@@ -296,12 +304,13 @@ def _engine(recipe: Recipe, vendor: str) -> list[Unavailable]:
     if not rows:
         names = ", ".join(dict.fromkeys(row.backend.value for row in SUPPORTED))
         return [("engine.backend", f"backend {backend.value} is not available yet; available are {names}")]
+    vendors = ", ".join(dict.fromkeys(row.vendor for row in rows))
     rows = [row for row in rows if row.vendor == vendor]
     if not rows:
         return [
             (
                 "hardware.acceleratorClasses",
-                f"accelerators of vendor {vendor} are not available yet with backend {backend.value}; use class cpu",
+                f"backend {backend.value} runs on vendor {vendors}, not on {vendor}; choose another class or backend",
             )
         ]
     quantization = recipe.quantization
@@ -336,11 +345,15 @@ def _quantization(quantization: Quantization, *, generates: bool) -> list[Unavai
         found.append(
             (f"{where}.exclude", f"exclude has no effect with format {quantization.format.value}; leave it out")
         )
-    rows = quantization.calibration.dataset
-    if rows is not None:
-        path = f"{where}.calibration.dataset"
-        found += [*_dataset(path, rows), *_columns(path, rows, frozenset({"text"}), "calibration")]
-    return found
+    return [*found, *_calibration_rows(quantization)]
+
+
+def _calibration_rows(quantization: Quantization | None) -> list[Unavailable]:
+    rows = quantization.calibration.dataset if quantization is not None else None
+    if rows is None:
+        return []
+    path = "optimization.quantization.calibration.dataset"
+    return [*_dataset(path, rows), *_columns(path, rows, frozenset({"text"}), "calibration")]
 
 
 def _granularity(quantization: Quantization, *, generates: bool) -> list[Unavailable]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from enginewright_api.engine_description import EngineDescription, GpuDeployment
 from enginewright_api.errors import DeterministicError
 from enginewright_api.nvidia import matrix, newest, tensorrt_image, tensorrt_llm_image
+from enginewright_api.optimization import Format, Quantization
 from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import Backend, TensorRTLLM, TensorRTLLMFlavor
 
@@ -31,7 +32,10 @@ def deployment_of(recipe: Recipe, backend: Backend) -> GpuDeployment | None:
     if backend is not Backend.TENSORRT_LLM:
         return None
     return GpuDeployment(
-        flavor=_flavor(recipe), parallelism=recipe.parallelism, speculative_decoding=recipe.speculative_decoding
+        flavor=_flavor(recipe),
+        parallelism=recipe.parallelism,
+        speculative_decoding=recipe.speculative_decoding,
+        kv_cache_format=(recipe.quantization or Quantization(format=Format.NONE)).kv_cache_format,
     )
 
 

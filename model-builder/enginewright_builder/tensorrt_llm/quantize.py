@@ -83,8 +83,8 @@ def quantize(
     import torch
 
     weight_only = quantization.format is Format.INT4 and quantization.method is _METHOD.MIN_MAX
-    keeps_values = quantization.kv_cache_format is KvCacheFormat.AUTO
-    if not rows and not (weight_only and keeps_values):
+    measures = quantization.kv_cache_format in _KV_BITS or not (weight_only or quantization.method is _METHOD.DYNAMIC)
+    if measures and not rows:
         raise DeterministicError(
             "CalibrationEmpty", "optimization.quantization.calibration: no row to measure ranges on; give a data set"
         )

@@ -15,6 +15,8 @@ from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.onnxruntime_backend import ONNXRuntimeBackend
 from enginewright_builder.toolchain.openvino_backend import OpenVINOBackend
 from enginewright_builder.toolchain.openvino_generation import OpenVINOGenerationBackend
+from enginewright_builder.toolchain.tensorrt_backend import TensorRTBackend
+from enginewright_builder.toolchain.tensorrt_llm_backend import TensorRTLLMBackend
 
 
 class EngineBackend(Protocol):
@@ -48,10 +50,14 @@ class EngineBackend(Protocol):
 BACKENDS: dict[Backend, EngineBackend] = {
     Backend.OPENVINO: OpenVINOBackend(),
     Backend.ONNX_RUNTIME: ONNXRuntimeBackend(),
+    Backend.TENSORRT: TensorRTBackend(),
 }
 """Of encoders."""
 
-GENERATORS: dict[Backend, EngineBackend] = {Backend.OPENVINO: OpenVINOGenerationBackend()}
+GENERATORS: dict[Backend, EngineBackend] = {
+    Backend.OPENVINO: OpenVINOGenerationBackend(),
+    Backend.TENSORRT_LLM: TensorRTLLMBackend(),
+}
 """Of text generation."""
 
 

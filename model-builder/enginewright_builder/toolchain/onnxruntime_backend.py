@@ -68,7 +68,7 @@ class ONNXRuntimeBackend:
         if quantization.format is not Format.INT8:
             target.hardlink_to(source)
             return {"excluded": []}
-        excluded = excluded_nodes(_modules(source), quantization.exclude)
+        excluded = excluded_nodes(module_names(source), quantization.exclude)
         if quantization.method is QuantizationMethod.DYNAMIC:
             _dynamic(source, target, quantization, excluded)
         else:
@@ -153,8 +153,8 @@ def _measure_ranges(source: Path, method: Any, calibration: Sequence[Feed], into
     save_tensors_data(calibrator.compute_data(), into)
 
 
-def _modules(graph: Path) -> dict[str, str]:
-    """Node names look like `/model/encoder/layer.0/attention/self/query/MatMul`."""
+def module_names(graph: Path) -> dict[str, str]:
+    """Matrix products and the module each comes from: nodes are named `/model/encoder/layer.0/output/dense/MatMul`."""
     import onnx
 
     model = onnx.load(graph, load_external_data=False)

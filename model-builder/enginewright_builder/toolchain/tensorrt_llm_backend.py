@@ -16,7 +16,7 @@ from typing import Any
 from enginewright_api.engine_description import EngineDescription, GpuDeployment
 from enginewright_api.errors import DeterministicError
 from enginewright_api.nvidia import kernel_of, kv_kernel_of
-from enginewright_api.optimization import Format, Granularity, Quantization
+from enginewright_api.optimization import Format, Granularity, KvCacheFormat, Quantization
 from enginewright_api.serving_spec import TensorRTLLMFlavor
 from enginewright_builder.nvidia_runtime import CHECKPOINT, ENGINE, toolchain_missing
 from enginewright_builder.tensorrt_llm import quantize as modelopt
@@ -70,14 +70,19 @@ class TensorRTLLMBackend:
         calibration: Sequence[Feed],
         into: Path,
     ) -> dict[str, object]:
-        """Quantised checkpoint for the flavour. Returns quantAlgo, kvCacheQuantAlgo and what keeps its precision."""
+        """Quantised checkpoint for the flavour. Returns quantAlgo, kvCacheQuantAlgo and what keeps its precision.
+
+        Without rows keys and values get no scales: the LLM API then stores them in FP8 with scales of one, as asked
+        for in its arguments; engines need the scales.
+        """
         source, target, deployment = graph / CHECKPOINT, into / CHECKPOINT, _deployment(description)
         group = quantization.group_size if quantization.granularity is Granularity.PER_GROUP else None
         group_size = group or _DEFAULT_GROUP
-        kernel, kv_kernel = (
-            kernel_of(quantization.format, quantization.method),
-            kv_kernel_of(quantization.kv_cache_format),
-        )
+        engine = deployment.flavor is TensorRTLLMFlavor.ENGINE
+        if not calibration and not engine:
+            quantization = quantization.model_copy(update={"kv_cache_format": KvCacheFormat.AUTO})
+        kernel = kernel_of(quantization.format, quantization.method)
+        kv_kernel = kv_kernel_of(quantization.kv_cache_format)
         kv_algorithm = kv_kernel.algorithm if kv_kernel is not None else ""
         if quantization.format in _SIXTEEN_BITS and not kv_algorithm:
             shutil.copytree(source, target, copy_function=_link)
@@ -92,7 +97,7 @@ class TensorRTLLMBackend:
             check_group_size(decoder_shape(_read(source / _CONFIG)), group_size, deployment.parallelism.tensor)
         model = modelopt.load_decoder(source)
         excluded = modelopt.quantize(model, quantization, calibration, group_size=group_size)
-        if deployment.flavor is TensorRTLLMFlavor.ENGINE:
+        if engine:
             written = modelopt.export_engine_checkpoint(
                 model,
                 source,
@@ -161,6 +166,7 @@ def _llm(engine: Path, description: EngineDescription) -> Any:
         model=str(engine / CHECKPOINT),
         limits=description.limits,
         parallelism=deployment.parallelism,
+        quantization=Quantization(format=Format.NONE, kv_cache_format=deployment.kv_cache_format),
         speculative=deployment.speculative_decoding,
     )
     return LLM(**arguments.model_dump(exclude_none=True))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.nvidia import kernel_of
 from enginewright_api.operation_spec import Metric
 from enginewright_api.optimization import Format, QuantizationMethod
 from enginewright_api.optimized_model import OptimizedModelSpec
@@ -44,7 +45,10 @@ def test_every_row_of_the_table_can_be_built_with_each_of_its_methods(row: Any) 
     for task in row.tasks:
         for method in row.methods or (QuantizationMethod.AUTO,):
             block = {"format": row.format.value, "method": method.value}
-            assert unavailable(recipe(task=task, backend=row.backend, quantization=block), facts) == []
+            kernel = kernel_of(row.format, method)
+            llm = row.backend is Backend.TENSORRT_LLM and kernel is not None
+            flavor = {"tensorRTLLM": {"flavor": kernel.flavors[0]}} if llm and kernel is not None else {}
+            assert unavailable(recipe(task=task, backend=row.backend, quantization=block, **flavor), facts) == []
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         f"{_QUANTIZATION}.granularity",
     ),
     (GENERATES | {"quantization": {"format": "FP16", "exclude": ["lm_head"]}}, f"{_QUANTIZATION}.exclude"),
-    ({"backend": "TensorRT"}, "engine.backend"),
+    ({"backend": "TensorRT"}, "hardware.acceleratorClasses"),
     ({"source": {"oci": {"reference": "r/x@sha256:" + "0" * 64}}}, "source.oci"),
     ({"source": {"objectStore": {"uri": "gs://bucket/x"}}}, "source.objectStore.uri"),
     ({"quantization": {"format": "INT4"}}, "optimization.quantization.format"),

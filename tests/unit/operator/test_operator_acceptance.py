@@ -42,7 +42,7 @@ NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
         "quality.dataset.objectStore.secretRef",
     ),
     ({"task": "TokenClassification"}, "task"),
-    ({"engine": {"backend": "TensorRT"}}, "engine.backend"),
+    ({"engine": {"backend": "TensorRT"}}, "hardware.acceleratorClasses"),
     ({"parallelism": {"tensor": 2}}, "parallelism.tensor"),
     ({"engine": {"limits": {"maxOutputTokens": 64}}}, "engine.limits.maxOutputTokens"),
 ]
@@ -187,6 +187,6 @@ def test_a_missing_class_is_named_even_when_another_would_do() -> None:
 
 
 def test_a_backend_that_lacks_the_vendor_is_refused() -> None:
-    spec = {"hardware": {"acceleratorClasses": ["nvidia-l4"]}}
+    spec = {"hardware": {"acceleratorClasses": ["nvidia-l4"]}, "engine": {"backend": "OpenVINO"}}
     finding = drafted(snapshot(spec, classes=(gpu_class(),)), acceptance, recipes).findings["Accepted"]
     assert (finding.status, finding.reason) == ("False", "FeatureNotAvailable")
