@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from enginewright_api.errors import DeterministicError
+from enginewright_api.optimization import Search
 from enginewright_api.validation import problems
 from enginewright_cli.documents import read_documents
 from enginewright_cli.initializing import init
@@ -23,6 +24,7 @@ from enginewright_cli.options import (
 from enginewright_cli.output import Format, console, errors, print_data, print_table
 from enginewright_cli.rehearsal import Rehearsal, rehearse
 from enginewright_cli.state import StateDirectory
+from enginewright_operator.core.candidates import Pool
 from enginewright_operator.core.draft import Rung
 
 ClassFile = Annotated[
@@ -63,16 +65,27 @@ def plan(
 ) -> None:
     """What would be built for a file and why; needs nothing running."""
     where = state_directory(state)
-    planned = [
-        _planned(rehearsal.name, rung, where)
-        for rehearsal in _rehearsals(filename, classes, namespace, where)
-        for rung in rehearsal.rungs
-    ]
+    rehearsals = _rehearsals(filename, classes, namespace, where)
+    planned = [_planned(rehearsal.name, rung, where) for rehearsal in rehearsals for rung in rehearsal.rungs]
     if output is not Format.TABLE:
         print_data(planned, output)
         return
     print_table([name.upper() for name in planned[0]], [list(row.values()) for row in planned])
-    console.print("Rungs are tried in order; the first that passes its gate and beats the baseline is served.")
+    if any(rehearsal.pool is None for rehearsal in rehearsals):
+        console.print("Rungs are tried in order; the first that passes its gate and beats the baseline is served.")
+    for rehearsal in rehearsals:
+        if rehearsal.pool is not None:
+            console.print(_search_sentence(rehearsal.name, rehearsal.pool), markup=False, soft_wrap=True)
+
+
+def _search_sentence(name: str, pool: Pool) -> str:
+    budget = pool.spec.optimization.search or Search()
+    steps = "; ".join(step.title for chain in pool.chains for step in chain)
+    on_top = f" On the best of them: {steps}." if steps else ""
+    return (
+        f"{name}: searched in this order, where evidence does not make a candidate pointless.{on_top}"
+        f" At most {budget.max_builds} builds, {budget.max_minutes} minutes; the best that passes its gate is served."
+    )
 
 
 def _planned(model: str, rung: Rung, state: StateDirectory) -> dict[str, str]:

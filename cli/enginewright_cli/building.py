@@ -1,7 +1,8 @@
-"""build, report: one ladder without a control plane, and what a build found out."""
+"""build, report: one ladder or search without a control plane, and what builds found out."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,12 +10,13 @@ import typer
 
 from enginewright_api.engine_build import EngineBuild
 from enginewright_api.errors import DeterministicError
+from enginewright_api.optimized_model import OptimizedModel
 from enginewright_api.validation import problems
 from enginewright_cli.describing import print_rungs
 from enginewright_cli.documents import read_documents
 from enginewright_cli.local.artifacts import read_file
 from enginewright_cli.local.keys import ensure_keys
-from enginewright_cli.local.ladder import climb
+from enginewright_cli.local.ladder import Climbed, climb
 from enginewright_cli.local.settings import operator_settings
 from enginewright_cli.options import (
     DEFAULT_NAMESPACE,
@@ -27,8 +29,10 @@ from enginewright_cli.options import (
     target,
 )
 from enginewright_cli.output import Format, console, errors, print_data
-from enginewright_cli.rehearsal import rehearse
-from enginewright_cluster.port import ENGINE_BUILD, OPTIMIZED_MODEL, Cluster, NotFoundError, Ref
+from enginewright_cli.rehearsal import Rehearsal, rehearse
+from enginewright_cli.reporting import facts_of_climb, facts_of_model, write_report
+from enginewright_cli.search_table import print_search
+from enginewright_cluster.port import ENGINE_BUILD, OPTIMIZED_MODEL, Cluster, Ref
 
 
 def register(app: typer.Typer) -> None:
@@ -40,33 +44,55 @@ def register(app: typer.Typer) -> None:
 def build(
     filename: FileOption,
     store: Annotated[str | None, typer.Option("--store", help="Artifact store; the local one when left out.")] = None,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", help="Where to write the HTML report; in the state folder when left out.")
+    ] = None,
     output: OutputOption = Format.TABLE,
     state: StateOption = None,
 ) -> None:
-    """Build a model's ladder here and now, without a control plane. Exit code 1 when no rung may be deployed."""
+    """Build a model's ladder, or search its recipe, here and now. Exit code 1 when no engine may be deployed."""
     where = state_directory(state)
     where.prepare()
     ensure_keys(where)
     rehearsals = rehearse(_checked(filename), namespace=DEFAULT_NAMESPACE, settings=operator_settings(where))
     stalled = False
+    table = output is Format.TABLE
     for rehearsal in rehearsals:
-        result = climb(rehearsal, store_uri=store or where.store_uri, state=where, quiet=output is not Format.TABLE)
+        told = partial(console.print, style="bold", markup=False, soft_wrap=True) if table else _silent
+        store_uri = store or where.store_uri
+        result = climb(rehearsal, store_uri=store_uri, state=where, quiet=not table, told=told)
         stalled = stalled or result.chosen is None
-        if output is not Format.TABLE:
-            chosen = result.chosen.wire() if result.chosen else None
-            print_data(
-                {"model": rehearsal.name, "artifact": chosen, "rungs": [rung.wire() for rung in result.rungs]}, output
-            )
+        page = report_file or where.reports / f"{rehearsal.name}.html"
+        write_report(facts_of_climb(rehearsal, result), page)
+        if table:
+            _print_climbed(rehearsal, result, page)
             continue
-        print_rungs([rung.wire() for rung in result.rungs])
-        if result.chosen is not None:
-            console.print(
-                f"artifact {result.chosen.uri}\ndigest   {result.chosen.digest}", markup=False, soft_wrap=True
-            )
-        else:
-            errors.print(f"enginewright: {rehearsal.name}: {result.sentence}", markup=False, soft_wrap=True)
+        chosen = result.chosen.wire() if result.chosen else None
+        rungs = [rung.wire() for rung in result.rungs]
+        print_data(
+            {"model": rehearsal.name, "artifact": chosen, "rungs": rungs, "report": str(page.absolute())}, output
+        )
     if stalled:
         raise typer.Exit(1)
+
+
+def _silent(message: str) -> None:
+    """JSON and YAML stand alone on standard output."""
+    del message
+
+
+def _print_climbed(rehearsal: Rehearsal, result: Climbed, page: Path) -> None:
+    profile = rehearsal.pool.spec.optimization.profile if rehearsal.pool is not None else None
+    if result.search is not None and profile is not None:
+        print_search(result.search, profile)
+        console.print("→ chosen   * on the Pareto front of goal, quality bound and size", markup=False)
+    else:
+        print_rungs([rung.wire() for rung in result.rungs])
+    if result.chosen is not None:
+        console.print(f"artifact {result.chosen.uri}\ndigest   {result.chosen.digest}", markup=False, soft_wrap=True)
+    else:
+        errors.print(f"enginewright: {rehearsal.name}: {result.sentence}", markup=False, soft_wrap=True)
+    console.print(f"report   {page.absolute()}", markup=False, soft_wrap=True)
 
 
 def _checked(filename: str) -> list[dict[str, Any]]:
@@ -84,24 +110,37 @@ def report(
     context: ContextOption = None,
     state: StateOption = None,
 ) -> None:
-    """Write the HTML report of the engine that a model uses."""
+    """Write the HTML report of a model, with all rungs or candidates, or of one build."""
+    where = target(namespace, context, state)
+    bare = name.removeprefix("eb/").removeprefix("om/")
+    path = output_file or Path(f"{bare}.html")
+    if name.startswith("eb/"):
+        size = path.write_bytes(_build_page(where.run(partial(_engine_build, name=bare, namespace=namespace))))
+    else:
+        model, builds = where.run(partial(_model_and_builds, name=bare, namespace=namespace))
+        if not model.status.rungs:
+            raise DeterministicError("NotFound", f"model {bare} has no builds yet")
+        size = write_report(facts_of_model(model, builds), path)
+    console.print(f"{path.absolute()} ({size / 1024:.0f} KiB, opens offline)", markup=False)
 
-    async def work(cluster: Cluster) -> EngineBuild:
-        build_name = name.removeprefix("eb/")
-        if build_name == name:
-            model = await cluster.get(Ref(OPTIMIZED_MODEL, name.removeprefix("om/"), namespace))
-            status = model.get("status") or {}
-            engine = status.get("active") or status.get("target")
-            if engine is None:
-                raise NotFoundError("NotFound", f"model {name} has no engine yet")
-            build_name = engine["engineBuild"]
-        return EngineBuild.of(await cluster.get(Ref(ENGINE_BUILD, build_name, namespace)))
 
-    found = target(namespace, context, state).run(work)
+async def _engine_build(cluster: Cluster, *, name: str, namespace: str) -> EngineBuild:
+    return EngineBuild.of(await cluster.get(Ref(ENGINE_BUILD, name, namespace)))
+
+
+async def _model_and_builds(
+    cluster: Cluster, *, name: str, namespace: str
+) -> tuple[OptimizedModel, dict[str, EngineBuild]]:
+    model = OptimizedModel.of(await cluster.get(Ref(OPTIMIZED_MODEL, name, namespace)))
+    wanted = {rung.engine_build for rung in model.status.rungs}
+    found = await cluster.list(ENGINE_BUILD, namespace=namespace)
+    return model, {
+        item["metadata"]["name"]: EngineBuild.of(item) for item in found if item["metadata"]["name"] in wanted
+    }
+
+
+def _build_page(found: EngineBuild) -> bytes:
     if found.status.artifact is None:
         raise DeterministicError("NotFound", f"{found.metadata.name} has published no artifact yet")
     store_uri = found.status.artifact.uri.split("/artifacts/", 1)[0]
-    page = read_file(store_uri, found.spec.key, "report.html")
-    path = output_file or Path(f"{found.metadata.name}.html")
-    path.write_bytes(page)
-    console.print(f"{path.absolute()} ({len(page) / 1024:.0f} KiB, opens offline)", markup=False)
+    return read_file(store_uri, found.spec.key, "report.html")

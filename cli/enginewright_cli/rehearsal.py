@@ -11,6 +11,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.validation import with_defaults
 from enginewright_cli.local.accelerators import detect_cpu
 from enginewright_operator.core.acceptance import acceptance
+from enginewright_operator.core.candidates import Pool
 from enginewright_operator.core.draft import Draft, Rung
 from enginewright_operator.core.effects import Apply, Create
 from enginewright_operator.core.plan import plan_build, plan_model
@@ -30,6 +31,9 @@ class Rehearsal:
     settings: OperatorSettings
     classes: dict[str, AcceleratorClass]
     rungs: tuple[Rung, ...]
+    """Of a search: the precisions, in the order in which they are tried."""
+    pool: Pool | None
+    """What a search may try; None for a ladder."""
     children: tuple[Object, ...]
 
 
@@ -60,4 +64,4 @@ def _rehearse(
     for build in [child for child in children if child["kind"] == "EngineBuild"]:
         plan = plan_build(BuildSnapshot(manifest=build, settings=settings), now)
         children += [effect.manifest for effect in plan.effects if isinstance(effect, Apply | Create)]
-    return Rehearsal(snapshot.name, manifest, settings, classes, draft.rungs, tuple(children))
+    return Rehearsal(snapshot.name, manifest, settings, classes, draft.rungs, draft.pool, tuple(children))

@@ -49,6 +49,11 @@ class StateDirectory:
         """Log of a detached control plane."""
         return self.root / "logs" / "up.log"
 
+    @property
+    def reports(self) -> Path:
+        """Pages that `build` writes."""
+        return self.root / "reports"
+
     def prepare(self) -> None:
         """Create the folders, readable by their owner only."""
         for folder in (self.root, self.root / "store", self.root / "keys", self.root / "logs"):

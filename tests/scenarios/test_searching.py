@@ -51,7 +51,7 @@ async def test_the_best_that_passes_is_served(world: World) -> None:
     assert first["message"].startswith("chosen: INT8 SmoothQuant on OpenVINO, 4.00 times the baseline's speed")
     assert first["message"].endswith("on the Pareto front")
     assert "3.00 times" in second["message"]
-    assert "INT8 SmoothQuant on OpenVINO is better with 4.00" in second["message"]
+    assert "INT8 SmoothQuant on OpenVINO is better" in second["message"]
     assert second["message"].count("on the Pareto front") == 1, "it is the smaller one"
     assert all("skipped: " in rung["message"] for rung in status["rungs"][2:])
     assert len(status["rungs"]) <= 16

@@ -1,4 +1,4 @@
-"""Climb one model's ladder with builder processes, without a control plane. The decisions are the operator's own."""
+"""Climb a model's ladder, or search recipes, with builder processes; the decisions are the operator's own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,20 +14,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from enginewright_api.engine_build import BuildPhase, EngineBuild, EngineBuildStatus, MeasuredEvidence
+from enginewright_api.engine_build import BuildPhase, BuildResources, EngineBuild, EngineBuildStatus, MeasuredEvidence
 from enginewright_api.errors import FailureClass
 from enginewright_api.optimized_model import RungStatus
 from enginewright_api.outcome import ArtifactReference, BuildOutcome, Failure
 from enginewright_cli.rehearsal import Rehearsal
 from enginewright_cli.state import StateDirectory
 from enginewright_operator.core.acceptance import acceptance
+from enginewright_operator.core.choice import choice, search_of, statuses
 from enginewright_operator.core.draft import Draft
 from enginewright_operator.core.effects import Create
-from enginewright_operator.core.ladder import ladder
 from enginewright_operator.core.recipes import recipes
+from enginewright_operator.core.search import Search
 from enginewright_operator.core.snapshot import ModelSnapshot
 
 Object = dict[str, Any]
+
+
+Told = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,61 +41,99 @@ class Climbed:
     rungs: tuple[RungStatus, ...]
     sentence: str
     chosen: ArtifactReference | None
+    chosen_build: str
+    builds: dict[str, EngineBuild]
+    titles: dict[str, str]
+    """Of every recipe considered, by EngineBuild name."""
+    search: Search | None
+    """The walk, where the model has a profile."""
 
 
-def climb(rehearsal: Rehearsal, *, store_uri: str, state: StateDirectory, quiet: bool) -> Climbed:
-    """Build rung after rung until the operator's ladder chooses one or has none left."""
+def climb(rehearsal: Rehearsal, *, store_uri: str, state: StateDirectory, quiet: bool, told: Told) -> Climbed:
+    """Build one recipe after another until the operator's policy chooses one or has none left.
+
+    All builds share a work folder, so what they have in common is made once.
+    """
     builds: dict[str, Object] = {}
-    while True:
-        snapshot = ModelSnapshot(
-            manifest=rehearsal.manifest, settings=rehearsal.settings, classes=rehearsal.classes, builds=builds
-        )
-        draft = ladder(recipes(acceptance(Draft(snapshot, datetime.now(UTC)))))
-        built = draft.findings["Built"]
-        rungs = draft.rung_statuses or ()
-        if draft.target is not None:
-            return Climbed(rungs, built.message, draft.target.artifact)
-        created = [effect.manifest for effect in draft.effects if isinstance(effect, Create)]
-        if not created:
-            return Climbed(rungs, built.message, None)
-        for manifest in created:
-            build = EngineBuild.of(manifest)
-            status = _status_after(build, _run(build, store_uri=store_uri, state=state, quiet=quiet))
-            builds[build.metadata.name] = {**manifest, "status": status.wire()}
+    with tempfile.TemporaryDirectory(prefix="enginewright-build-") as folder:
+        while True:
+            draft = _decided(rehearsal, builds)
+            created = [effect.manifest for effect in draft.effects if isinstance(effect, Create)]
+            _tell_last(draft, builds, told)
+            if draft.target is not None or not created:
+                return _climbed(draft, builds)
+            told(draft.findings["Built"].message)
+            for manifest in created:
+                build = EngineBuild.of(manifest)
+                outcome = _run(build, Path(folder), store_uri=store_uri, state=state, quiet=quiet)
+                builds[build.metadata.name] = {**manifest, "status": _status_after(build, outcome).wire()}
+
+
+def _decided(rehearsal: Rehearsal, builds: dict[str, Object]) -> Draft:
+    snapshot = ModelSnapshot(
+        manifest=rehearsal.manifest, settings=rehearsal.settings, classes=rehearsal.classes, builds=builds
+    )
+    return choice(recipes(acceptance(Draft(snapshot, datetime.now(UTC)))))
+
+
+def _tell_last(draft: Draft, builds: dict[str, Object], told: Told) -> None:
+    """What became of the build that has just ended."""
+    last = next(reversed(builds), None)
+    for rung in draft.rung_statuses or ():
+        if rung.engine_build == last:
+            told(rung.message)
+
+
+def _climbed(draft: Draft, builds: dict[str, Object]) -> Climbed:
+    rungs, found = draft.rung_statuses or (), None
+    if draft.pool is not None and draft.spec is not None and draft.spec.optimization.profile is not None:
+        found = search_of(draft, draft.spec)
+        rungs = tuple(statuses(found, draft.spec.optimization.profile))
+    target = draft.target
+    return Climbed(
+        rungs=rungs,
+        sentence=draft.findings["Built"].message,
+        chosen=target.artifact if target is not None else None,
+        chosen_build=target.rung.build_name if target is not None else "",
+        builds={name: EngineBuild.of(manifest) for name, manifest in builds.items()},
+        titles={rung.build_name: rung.title for rung in draft.rungs},
+        search=found,
+    )
 
 
 def _status_after(build: EngineBuild, outcome: BuildOutcome) -> EngineBuildStatus:
+    resources = BuildResources(peak_memory_bytes=outcome.peak_memory_bytes, accelerator_seconds=outcome.seconds)
+    told: dict[str, Any] = {"stages": outcome.stages, "resources": resources, "attempts": 1}
     if outcome.artifact is None or outcome.evidence is None:
         failure = outcome.failure or _silent(outcome.key)
         # There is nobody to try again later: whatever failed, the next rung is up to the ladder.
         failure = failure.model_copy(update={"failure_class": FailureClass.DETERMINISTIC})
-        return EngineBuildStatus(phase=BuildPhase.FAILED, failure=failure, attempts=1)
+        return EngineBuildStatus(phase=BuildPhase.FAILED, failure=failure, **told)
     evidence = MeasuredEvidence(
         request_digest=outcome.evidence.request_digest,
         quality=outcome.evidence.quality,
         benchmark=outcome.evidence.benchmark,
     )
-    return EngineBuildStatus(phase=BuildPhase.SUCCEEDED, artifact=outcome.artifact, evidence=[evidence], attempts=1)
+    return EngineBuildStatus(phase=BuildPhase.SUCCEEDED, artifact=outcome.artifact, evidence=[evidence], **told)
 
 
-def _run(build: EngineBuild, *, store_uri: str, state: StateDirectory, quiet: bool) -> BuildOutcome:
+def _run(build: EngineBuild, folder: Path, *, store_uri: str, state: StateDirectory, quiet: bool) -> BuildOutcome:
     """One builder process; its progress goes to the terminal, its outcome comes back by the termination message."""
-    with tempfile.TemporaryDirectory(prefix="enginewright-build-") as folder:
-        recipe, message = Path(folder, "recipe.json"), Path(folder, "termination.json")
-        request = build.spec.request(build.spec.evidence[0])
-        recipe.write_text(request.model_dump_json(by_alias=True, exclude_none=True))
-        command = [
-            str(Path(sys.executable).with_name("enginewright-builder")), "run",
-            "--recipe", str(recipe), "--store", store_uri, "--workdir", str(Path(folder, "work")),
-            "--signing-key", str(state.signing_key),
-        ]  # fmt: skip
-        environment = os.environ | {"TERMINATION_MESSAGE_PATH": str(message)}
-        done = subprocess.run(command, env=environment, stdout=sys.stderr if quiet else None, check=False)
-        try:
-            return BuildOutcome.model_validate_json(message.read_bytes())
-        except (OSError, ValidationError):
-            failure = _silent(build.spec.key).model_copy(update={"exit_code": done.returncode})
-            return BuildOutcome(key=build.spec.key, failure=failure)
+    recipe, message = folder / f"{build.spec.key[:16]}.json", folder / f"{build.spec.key[:16]}.termination.json"
+    request = build.spec.request(build.spec.evidence[0])
+    recipe.write_text(request.model_dump_json(by_alias=True, exclude_none=True))
+    command = [
+        str(Path(sys.executable).with_name("enginewright-builder")), "run",
+        "--recipe", str(recipe), "--store", store_uri, "--workdir", str(folder / "work"),
+        "--signing-key", str(state.signing_key),
+    ]  # fmt: skip
+    environment = os.environ | {"TERMINATION_MESSAGE_PATH": str(message)}
+    done = subprocess.run(command, env=environment, stdout=sys.stderr if quiet else None, check=False)
+    try:
+        return BuildOutcome.model_validate_json(message.read_bytes())
+    except (OSError, ValidationError):
+        failure = _silent(build.spec.key).model_copy(update={"exit_code": done.returncode})
+        return BuildOutcome(key=build.spec.key, failure=failure)
 
 
 def _silent(key: str) -> Failure:

@@ -1,44 +1,154 @@
-"""report.html: verdict first, then quality, speed, size, stages, provenance. One file, no network."""
+"""report.html: verdict first, then what it rests on. One file, no network; tables say all that plots show."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.resources import files
 
 import jinja2
 
-from enginewright_api.evidence import QualityEvidence, Verdict, rows_wanted
-from enginewright_builder.report.facts import ReportFacts
-from enginewright_builder.report.plots import latency_plot, quality_plot
+from enginewright_api.evidence import QualityEvidence, Verdict, judge
+from enginewright_api.goals import goal
+from enginewright_builder.report.changes import Change, changes, sensitivity
+from enginewright_builder.report.facts import CandidateFacts, ModelFacts, ReportFacts
+from enginewright_builder.report.plots import latency_plot, pareto_plot, quality_plot, sensitivity_plot
+
+_SENTENCES = {
+    Verdict.PASSED: "The engine may replace the baseline: the drop is within the budget.",
+    Verdict.FAILED: "The engine loses more than the budget allows.",
+    Verdict.INCONCLUSIVE: "Too few rows to tell; counts as failed.",
+}
+_CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
+_GOALS = {"Latency": "speed at batch 1", "Throughput": "inputs a second", "Size": "smaller"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The gate at one confidence."""
+
+    confidence: float
+    bound: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the candidates' table."""
+
+    facts: CandidateFacts
+    chosen: bool
+    on_front: bool
+    gain: float | None
 
 
 def render_report(facts: ReportFacts) -> str:
-    """HTML of a build."""
+    """HTML of one build."""
+    quality = facts.evidence.quality
+    return _render(
+        title=_source_name(facts),
+        subtitle=f"{facts.description.backend.value} · {_format_name(facts)} · {facts.request.recipe.task.value}",
+        created=facts.created,
+        verdict=quality.verdict.value,
+        headline=quality.verdict.value,
+        sentence=_SENTENCES[quality.verdict],
+        model=None,
+        build=facts,
+    )
+
+
+def render_model(facts: ModelFacts) -> str:
+    """HTML of all candidates of a model, with the chosen one in full."""
+    searched = f"search for {facts.profile.value.lower()}" if facts.profile is not None else "ladder"
+    task = f" · {facts.build.request.recipe.task.value}" if facts.build is not None else ""
+    return _render(
+        title=facts.name,
+        subtitle=f"{searched} over {len(facts.candidates)} candidates{task}",
+        created=facts.created,
+        verdict=(Verdict.PASSED if facts.served else Verdict.FAILED).value,
+        headline="An engine keeps the promise" if facts.served else "No engine may be deployed",
+        sentence=facts.sentence,
+        model=facts,
+        build=facts.build,
+    )
+
+
+def _render(*, model: ModelFacts | None, build: ReportFacts | None, **given: str) -> str:
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath(name).read_text(encoding="utf-8")),
     )
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
+    environment.filters |= {"mib": lambda size: f"{size / 2**20:.1f} MiB", "millions": lambda n: f"{n / 1e6:.2f} M"}
+    rows = _rows(model) if model is not None else []
+    measured = any(row.gain is not None for row in rows)
+    return environment.get_template("report.html.j2").render(
+        **given,
+        model=model,
+        rows=rows,
+        goal_name=_GOALS[model.goal.value] if model is not None and model.profile is not None else "",
+        pareto_svg=pareto_plot(model) if model is not None and measured else "",
+        facts=build,
+        **_details(build),
+    )
+
+
+def _details(facts: ReportFacts | None) -> dict[str, object]:
+    if facts is None:
+        return {}
     quality, benchmark = facts.evidence.quality, facts.evidence.benchmark
-    quantization = facts.request.recipe.quantization
-    return template.render(
-        facts=facts,
-        quality=quality,
-        benchmark=benchmark,
-        verdict_sentence=_verdict_sentence(quality),
-        format=_format_name(facts),
-        quantization=quantization.wire() if quantization is not None else None,
-        source=_source_name(facts),
-        size_ratio=benchmark.baseline_size_bytes / benchmark.size_bytes,
-        latency_svg=latency_plot(benchmark.measurements),
-        quality_svg=quality_plot(quality) if quality.bounds else "",
-    )
+    modules = sensitivity(facts.results)
+    done: list[Change] = changes(facts.results)
+    return {
+        "quality": quality,
+        "benchmark": benchmark,
+        "source": _source_name(facts),
+        "format": _format_name(facts),
+        "recipe": _recipe(facts),
+        "bounds": _bounds(quality),
+        "changes": done,
+        "sensitivity": modules,
+        "cached": [stage for stage in facts.stages if stage.state.value == "Cached"],
+        "seconds": sum(stage.seconds for stage in facts.stages),
+        "latency_svg": latency_plot(benchmark.measurements) if benchmark.measurements else "",
+        "quality_svg": quality_plot(quality) if quality.bounds else "",
+        "sensitivity_svg": sensitivity_plot(modules) if modules else "",
+    }
 
 
-def _verdict_sentence(quality: QualityEvidence) -> str:
-    if quality.verdict is Verdict.PASSED:
-        return "The engine may replace the baseline: the drop is within the budget."
-    if quality.verdict is Verdict.FAILED:
-        return "The engine loses more than the budget allows."
-    return f"{quality.samples} rows are too few to tell; {rows_wanted(quality)} would be needed. Counts as failed."
+def _rows(model: ModelFacts) -> list[Row]:
+    front = model.front()
+    return [
+        Row(
+            facts=item,
+            chosen=item.engine_build == model.chosen_build,
+            on_front=item.engine_build in front,
+            gain=goal(model.goal, item.benchmark) if item.benchmark is not None else None,
+        )
+        for item in model.candidates
+    ]
+
+
+def _bounds(quality: QualityEvidence) -> list[Bound]:
+    """The gate at other confidences, as a changed spec would be judged without measuring anything."""
+    found = []
+    for confidence in sorted({*_CONFIDENCES, quality.confidence}) if quality.bounds else ():
+        fitting = sorted(
+            bound
+            for bound in {quality.drop_upper_bound, *quality.bounds}
+            if judge(quality, max_drop=bound, confidence=confidence) is Verdict.PASSED
+        )
+        passed = judge(quality, max_drop=quality.max_drop, confidence=confidence) is Verdict.PASSED
+        found.append(Bound(confidence, fitting[0], passed))
+    return found
+
+
+def _recipe(facts: ReportFacts) -> dict[str, object]:
+    """Blocks of the recipe that do something."""
+    recipe = facts.request.recipe.wire()
+    names = ("distillation", "pruning", "lowRank", "quantization", "training")
+    return {name: recipe[name] for name in names if recipe.get(name)}
 
 
 def _format_name(facts: ReportFacts) -> str:

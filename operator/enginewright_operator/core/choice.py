@@ -117,23 +117,34 @@ def statuses(found: Search, profile: Profile) -> list[RungStatus]:
     return [item.status() if isinstance(item, Judged) else item for item in told]
 
 
+def sentence_of(entry: Trial | Skipped, found: Search, profile: Profile) -> str:
+    """Why a candidate was or was not chosen, without its title."""
+    if isinstance(entry, Skipped):
+        return entry.reason
+    best = found.best
+    if found.under_way is None and entry is best:
+        return "chosen"
+    if entry.measured is None or not entry.passed:
+        return entry.judged.message
+    if entry.gain <= 1.0:
+        return "not better than the baseline"
+    return f"{best.candidate.title} is better" if best is not None and entry is not best else "the best so far"
+
+
 def _told(entry: Trial | Skipped, found: Search, profile: Profile) -> Judged | RungStatus:
     """An entry with the sentence that the status shows."""
+    title, why = entry.candidate.title, sentence_of(entry, found, profile)
     if isinstance(entry, Skipped):
-        rung, message = entry.candidate.rung, f"{entry.candidate.title}: {entry.reason}"
-        return RungStatus(engine_build=rung.build_name, format=rung.format, message=message)
-    title, judged, best = entry.candidate.title, entry.judged, found.best
-    front = "; on the Pareto front" if entry.candidate.rung.key in found.front else ""
-    if found.under_way is None and entry is best:
-        return judged.saying(_won(entry, profile) + front, rejected=False)
+        rung = entry.candidate.rung
+        return RungStatus(engine_build=rung.build_name, format=rung.format, message=f"{title}: {why}")
+    judged = entry.judged
     if entry.measured is None:
-        return judged.saying(f"{title}: {judged.message}", rejected=True)
+        return judged.saying(f"{title}: {why}", rejected=True)
+    front = "; on the Pareto front" if entry.candidate.rung.key in found.front else ""
+    if why == "chosen":
+        return judged.saying(_won(entry, profile) + front, rejected=False)
     message = f"{title}: {achievement(profile, entry)}; {judged.message}{front}"
-    if entry.passed and entry.gain <= 1.0:
-        message += "; not better than the baseline"
-    elif entry.passed and best is not None and entry is not best:
-        message += f"; {best.candidate.title} is better with {best.gain:.2f}"
-    return judged.saying(message, rejected=True)
+    return judged.saying(message if why == judged.message else f"{message}; {why}", rejected=True)
 
 
 def _shown(found: Search, entries: list[Judged | RungStatus]) -> list[RungStatus]:

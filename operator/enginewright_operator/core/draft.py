@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.engine_build import MeasuredEvidence
 from enginewright_api.evidence import EvidenceRequest
-from enginewright_api.optimization import KvCacheFormat
+from enginewright_api.optimization import KvCacheFormat, QuantizationMethod
 from enginewright_api.optimized_model import Endpoints, LastFailure, OptimizedModelSpec, RungStatus
 from enginewright_api.outcome import ArtifactReference
 from enginewright_api.recipe import AcceleratorFacts, Recipe
@@ -48,13 +48,19 @@ class Rung:
 
     @property
     def title(self) -> str:
-        """`INT8 SmoothQuant + 25% of the heads removed on OpenVINO`, for people."""
-        quantization = self.recipe.quantization
-        method = quantization.method.value if quantization is not None else ""
-        named = f"{self.format} {method}" if method not in ("", "Auto") else self.format
-        if quantization is not None and quantization.kv_cache_format is not KvCacheFormat.AUTO:
-            named += f" + key-value cache {quantization.kv_cache_format.value}"
-        return " + ".join([named, *_removed(self.recipe)]) + f" on {self.recipe.backend.value}"
+        """Its recipe, for people."""
+        return recipe_title(self.recipe)
+
+
+def recipe_title(recipe: Recipe) -> str:
+    """`INT8 SmoothQuant + 25% of the heads removed on OpenVINO`."""
+    quantization = recipe.quantization
+    named = quantization.format.value if quantization is not None else "None"
+    if quantization is not None and quantization.method is not QuantizationMethod.AUTO:
+        named += f" {quantization.method.value}"
+    if quantization is not None and quantization.kv_cache_format is not KvCacheFormat.AUTO:
+        named += f" + key-value cache {quantization.kv_cache_format.value}"
+    return " + ".join([named, *_removed(recipe)]) + f" on {recipe.backend.value}"
 
 
 def _removed(recipe: Recipe) -> list[str]:
