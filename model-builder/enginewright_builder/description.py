@@ -10,6 +10,8 @@ from enginewright_api.optimization import Format
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_builder.generation_description import check_generation_limits, describe_generation
+from enginewright_builder.nvidia_runtime import PACKAGES as NVIDIA_PACKAGES
+from enginewright_builder.nvidia_runtime import entry_of, version_of
 from enginewright_builder.sources.checkpoint import Checkpoint
 
 ENTRIES = {Backend.OPENVINO: "openvino.xml", Backend.ONNX_RUNTIME: "model.onnx", Backend.TORCH: "checkpoint"}
@@ -51,7 +53,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend) -> Engine
     return EngineDescription(
         task=recipe.task,
         backend=backend,
-        entry=ENTRIES[backend],
+        entry=ENTRIES.get(backend) or entry_of(recipe, backend),
         inputs=inputs,
         output="scores" if classify else "embedding",
         output_dimension=len(labels) if classify else _dimension(config),
@@ -61,8 +63,10 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend) -> Engine
         limits=recipe.limits,
         pad_token_id=int(config.get("pad_token_id") or 0),
         precision_hint=_precision(recipe, backend),
-        runtime_package=PACKAGES[backend],
-        runtime_version=importlib.metadata.version(PACKAGES[backend]),
+        runtime_package=PACKAGES.get(backend) or NVIDIA_PACKAGES[backend],
+        runtime_version=(
+            importlib.metadata.version(PACKAGES[backend]) if backend in PACKAGES else version_of(recipe, backend)
+        ),
     )
 
 

@@ -10,6 +10,8 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format, KvCacheFormat
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
+from enginewright_builder.nvidia_runtime import PACKAGES as NVIDIA_PACKAGES
+from enginewright_builder.nvidia_runtime import deployment_of, entry_of, version_of
 from enginewright_builder.sources.checkpoint import Checkpoint, read_json
 
 _ENTRIES = {Backend.OPENVINO: "openvino_model.xml", Backend.TORCH: "checkpoint"}
@@ -48,7 +50,7 @@ def describe_generation(
             f"config.json: architecture {checkpoint.architecture} has no language head; task TextGeneration needs a"
             " …ForCausalLM checkpoint",
         )
-    if backend not in _ENTRIES:
+    if backend not in _ENTRIES and backend not in NVIDIA_PACKAGES:
         raise DeterministicError(
             "FeatureNotAvailable", f"engine.backend: {backend.value} generates no text; use OpenVINO"
         )
@@ -58,7 +60,7 @@ def describe_generation(
     return EngineDescription(
         task=Task.TEXT_GENERATION,
         backend=backend,
-        entry=_ENTRIES[backend],
+        entry=_ENTRIES.get(backend) or entry_of(recipe, backend),
         inputs=["input_ids", "attention_mask", "position_ids"],
         output="logits",
         output_dimension=int(config["vocab_size"]),
@@ -71,9 +73,16 @@ def describe_generation(
             chat_template=_has_chat_template(checkpoint),
             max_context_tokens=min(longest, checkpoint.max_input_tokens or longest),
         ),
-        runtime_package=_PACKAGES[backend],
-        runtime_version=importlib.metadata.version(_PACKAGES[backend]),
+        tensor_rt_llm=deployment_of(recipe, backend),
+        runtime_package=_PACKAGES.get(backend) or NVIDIA_PACKAGES[backend],
+        runtime_version=_version(recipe, backend),
     )
+
+
+def _version(recipe: Recipe, backend: Backend) -> str:
+    """NVIDIA's runtime is in the image that builds and serves, not here."""
+    package = _PACKAGES.get(backend)
+    return version_of(recipe, backend) if package is None else importlib.metadata.version(package)
 
 
 def _kv_cache(recipe: Recipe, backend: Backend) -> str:
@@ -83,6 +92,8 @@ def _kv_cache(recipe: Recipe, backend: Backend) -> str:
     """
     if backend is Backend.TORCH:
         return "f32"
+    if backend in NVIDIA_PACKAGES:
+        return ""  # the checkpoint says it
     quantization = recipe.quantization
     if quantization is None:
         return "f32"

@@ -47,7 +47,7 @@ def toolchain_missing(description: EngineDescription, tool: str, made: Path) -> 
     return DeterministicError(
         "ToolchainMissing",
         f"engine.backend: {tool} is not on this machine; build on a GPU node with a builder image made from {image}"
-        f" ({made.name}/ is ready for it)",
+        f" ({made.name} is ready for it)",
     )
 
 
