@@ -13,3 +13,24 @@ HELD_REQUESTS = "enginewright_held_requests"  # {model}
 
 # OpenTelemetry GenAI semantic conventions, gen_ai.server.request.duration: 0.01 · 2^0..13.
 REQUEST_BUCKETS_SECONDS = tuple(0.001 * 2**n for n in range(4)) + tuple(0.01 * 2**n for n in range(14))
+
+# gen_ai.server.time_to_first_token and .time_per_output_token of the same conventions.
+FIRST_TOKEN_BUCKETS_SECONDS = (
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+)
+INTER_TOKEN_BUCKETS_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)

@@ -26,15 +26,21 @@ class Exchange:
     """`namespace/name`; empty until a model was found, so that invented names make no metrics."""
     inference: bool = False
     prompt_tokens: int = 0
+    completion_tokens: int = 0
+    code: str = ""
+    """What an answer came to after its head had said 200: the status it would have had, 499 when the client left."""
     retries: int = 0
 
 
 def finish(exchange: Exchange, metrics: Metrics, code: str, seconds: float) -> None:
     """Count it and write its log line."""
+    code = exchange.code or code
     if exchange.inference:
         metrics.answered(exchange.model, code, seconds)
         if exchange.prompt_tokens:
             metrics.prompt_tokens(exchange.model, exchange.prompt_tokens)
+        if exchange.completion_tokens:
+            metrics.completion_tokens(exchange.model, exchange.completion_tokens)
     # Probes and scrapes come every few seconds and say nothing.
     level = logging.DEBUG if exchange.path in _OPERATIONS and code == "200" else logging.INFO
     if logger.isEnabledFor(level):
@@ -44,7 +50,8 @@ def finish(exchange: Exchange, metrics: Metrics, code: str, seconds: float) -> N
                 {
                     "protocol": exchange.protocol, "method": exchange.method, "path": exchange.path,
                     "model": exchange.model, "caller": exchange.caller, "code": code,
-                    "ms": round(seconds * 1000, 2), "tokens": exchange.prompt_tokens, "retries": exchange.retries,
+                    "ms": round(seconds * 1000, 2), "tokens": exchange.prompt_tokens,
+                    "completion_tokens": exchange.completion_tokens, "retries": exchange.retries,
                 }
             )
         )  # fmt: skip

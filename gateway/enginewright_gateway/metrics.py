@@ -48,6 +48,15 @@ class Metrics:
         )  # fmt: skip
         self._tokens = Counter(names.TOKENS_TOTAL, "Tokens", ["model", "kind"], registry=self._registry)
 
+        self._first_token = Histogram(
+            names.TIME_TO_FIRST_TOKEN_SECONDS, "From the request's head to its first token, streamed or not",
+            ["model"], buckets=names.FIRST_TOKEN_BUCKETS_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._inter_token = Histogram(
+            names.INTER_TOKEN_SECONDS, "Between tokens of one answer",
+            ["model"], buckets=names.INTER_TOKEN_BUCKETS_SECONDS, registry=self._registry,
+        )  # fmt: skip
+
     def answered(self, model: str, code: str, seconds: float) -> None:
         """One inference request came to its end; `code` is an HTTP status, for gRPC the equivalent one."""
         self._requests.labels(model, code).inc()
@@ -57,6 +66,19 @@ class Metrics:
     def prompt_tokens(self, model: str, count: int) -> None:
         """Tokens of the inputs, as the server counted them."""
         self._tokens.labels(model, "prompt").inc(count)
+
+    def completion_tokens(self, model: str, count: int) -> None:
+        """Tokens of the answers, as the server counted them."""
+        self._tokens.labels(model, "completion").inc(count)
+
+    def first_token(self, model: str, seconds: float) -> None:
+        """The first token of a request came."""
+        self._first_token.labels(model).observe(seconds)
+
+    def more_tokens(self, model: str, count: int, seconds: float) -> None:
+        """So many tokens of an answer came in the time since the last one."""
+        for _ in range(count):
+            self._inter_token.labels(model).observe(seconds / count)
 
     def text(self) -> bytes:
         """What /metrics answers."""

@@ -1,19 +1,24 @@
-"""The OpenAI surface: /v1/embeddings, /v1/models, and a clear no for the rest."""
+"""The OpenAI surface: text generation, embeddings, models, and a clear no for the rest."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 
 from .errors import RefusedError
 from .exchange import Exchange
 from .headers import deadline, find_model, identify
 from .inbound import Inbound, unless_left
 from .openai_embeddings import EmbeddingRequest, answer_body, check_task, embed, parse, shorten
+from .openai_generation import ChatRequest, CompletionRequest, check_generates, parse_chat, parse_completion
+from .openai_text import TextRequest, answer
 from .routes import ServedModel, short_ids
 from .service import Gateway
 
 _NOT_HERE = (
-    "chat/completions", "completions", "responses", "rerank", "audio/speech", "audio/transcriptions",
+    "responses", "rerank", "audio/speech", "audio/transcriptions",
     "audio/translations", "images/generations", "images/edits", "moderations", "files", "batches", "fine_tuning/jobs",
     "assistants", "threads", "vector_stores", "uploads",
 )  # fmt: skip
@@ -25,9 +30,8 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 def openai_router(gateway: Gateway) -> APIRouter:
     """Routes below /v1."""
     router = APIRouter(prefix="/v1")
-    schema = {"requestBody": {"content": {"application/json": {"schema": EmbeddingRequest.model_json_schema()}}}}
 
-    @router.post("/embeddings", openapi_extra=schema)
+    @router.post("/embeddings", openapi_extra=_schema(EmbeddingRequest))
     async def embeddings(request: Request) -> Response:
         """Vectors for texts."""
         exchange: Exchange = request.scope["enginewright.exchange"]
@@ -43,6 +47,28 @@ def openai_router(gateway: Gateway) -> APIRouter:
         exchange.prompt_tokens = tokens
         body = answer_body(wanted.model, shorten(vectors, wanted.dimensions), tokens, wanted.encoding_format)
         return Response(body, media_type="application/json")
+
+    async def generate(request: Request, parse_body: Callable[[bytes], ChatRequest | CompletionRequest]) -> Response:
+        exchange: Exchange = request.scope["enginewright.exchange"]
+        exchange.inference = True
+        caller = identify(gateway, request.headers, exchange)
+        until = deadline(gateway, request.headers)
+        inbound = Inbound(request.receive, max_body_bytes=gateway.settings.max_body_bytes, max_replay_bytes=2**62)
+        wanted = parse_body(await inbound.read())
+        model = find_model(gateway, request.headers, caller, wanted.model, exchange)
+        check_generates(model)
+        text = TextRequest(gateway, model, wanted, exchange, request.headers, deadline=until)
+        return await answer(text, inbound, exchange, stream=bool(wanted.stream))
+
+    @router.post("/chat/completions", openapi_extra=_schema(ChatRequest))
+    async def chat(request: Request) -> Response:
+        """The next message of a chat."""
+        return await generate(request, parse_chat)
+
+    @router.post("/completions", openapi_extra=_schema(CompletionRequest))
+    async def completions(request: Request) -> Response:
+        """How a text goes on."""
+        return await generate(request, parse_completion)
 
     @router.get("/models")
     async def models(request: Request) -> dict[str, object]:
@@ -61,14 +87,18 @@ def openai_router(gateway: Gateway) -> APIRouter:
     async def not_here(request: Request) -> Response:
         identify(gateway, request.headers, request.scope["enginewright.exchange"])
         raise RefusedError(
-            501, "NotAvailable", f"{request.url.path} is not available here; this gateway has /v1/embeddings, "
-            "/v1/models and the KServe v2 protocol below /v2",
+            501, "NotAvailable", f"{request.url.path} is not available here; this gateway has "
+            "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models and the KServe v2 protocol below /v2",
         )  # fmt: skip
 
     for path in _NOT_HERE:
         router.add_api_route(f"/{path}", not_here, methods=_METHODS, include_in_schema=False)
         router.add_api_route(f"/{path}/{{rest:path}}", not_here, methods=_METHODS, include_in_schema=False)
     return router
+
+
+def _schema(body: type[BaseModel]) -> dict[str, object]:
+    return {"requestBody": {"content": {"application/json": {"schema": body.model_json_schema()}}}}
 
 
 def _model(name: str, model: ServedModel) -> dict[str, object]:

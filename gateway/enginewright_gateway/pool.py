@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from enginewright_api.recipe import Task
+
 from .drain_rate import DrainRate, retry_after_seconds
 from .errors import NotNowError
 from .routes import Endpoint, ServedModel
@@ -212,7 +214,10 @@ class ModelPool:
         return [e for e in self._model.endpoints if e not in self._rests or self._rests[e].until <= now]
 
     def _pick(self, tried: frozenset[Endpoint]) -> Endpoint | None:
-        room = self._limits.inflight_batches * self._model.max_batch_size
+        # Continuous batching takes a request in at the next step, so none needs to wait at the engine; those that wait
+        # do so here, where the autoscaler sees them.
+        batches = 1 if self._model.task is Task.TEXT_GENERATION else self._limits.inflight_batches
+        room = batches * self._model.max_batch_size
         best: Endpoint | None = None
         fewest = room
         for endpoint in self._reachable():

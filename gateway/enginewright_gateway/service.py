@@ -130,14 +130,14 @@ class Gateway:
             try:
                 return await self.upstream.unary(endpoint, method, message, timeout_seconds=left, metadata=metadata)
             except grpc.aio.AioRpcError as error:
-                fault = self._fault(endpoint, error)
+                fault = self.fault_of(endpoint, error)
                 if fault is None:
                     raise
                 raise EndpointFailedError(error.details() or "the server is unavailable", fault) from error
 
         return await self.with_endpoint(model, exchange, send, deadline=deadline)
 
-    def _fault(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> Fault | None:
+    def fault_of(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> Fault | None:
         """None for an answer to this request, which another server would give as well."""
         details = error.details() or ""
         if is_engine_gone(details):

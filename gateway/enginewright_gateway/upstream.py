@@ -59,9 +59,12 @@ class Upstream:
         answer: bytes = await call(message, timeout=timeout_seconds, metadata=tuple(metadata))
         return answer
 
-    def stream(self, endpoint: Endpoint, method: str, metadata: Metadata) -> grpc.aio.StreamStreamCall:
+    def stream(
+        self, endpoint: Endpoint, method: str, metadata: Metadata, *, timeout_seconds: float | None = None
+    ) -> grpc.aio.StreamStreamCall:
         """Open a bidirectional stream."""
-        return self.channel(endpoint).stream_stream(f"/{SERVICE}/{method}")(metadata=tuple(metadata))
+        call = self.channel(endpoint).stream_stream(f"/{SERVICE}/{method}")
+        return call(metadata=tuple(metadata), timeout=timeout_seconds)
 
     def channel(self, endpoint: Endpoint) -> grpc.aio.Channel:
         """The endpoint's channel, opened when first needed."""

@@ -17,6 +17,8 @@ from .errors import NotNowError, RefusedError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
+_SCALARS = {"FP32": "<f4", "INT32": "<i4", "UINT64": "<u8", "BOOL": "?"}
+_TEXT = np.dtype(object)
 
 
 class _MalformedError(ValueError):
@@ -103,6 +105,35 @@ def text_request(model: str, texts: Sequence[bytes]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """One input tensor of one value, encoded."""
+
+    name: str
+    datatype: str
+    raw: bytes
+
+    @classmethod
+    def text(cls, name: str, value: bytes) -> Input:
+        """BYTES."""
+        return cls(name, "BYTES", len(value).to_bytes(4, "little") + value)
+
+    @classmethod
+    def number(cls, name: str, datatype: str, value: float) -> Input:
+        """FP32, INT32, UINT64 or BOOL."""
+        return cls(name, datatype, np.array(value, _SCALARS[datatype]).tobytes())
+
+
+def scalars_request(model: str, inputs: Sequence[Input]) -> bytes:
+    """ModelInferRequest of inputs of shape [1], asking for all outputs."""
+    tensors = (
+        string_field(5, string_field(1, each.name) + string_field(2, each.datatype) + string_field(3, b"\x01"))
+        for each in inputs
+    )
+    raws = (string_field(7, each.raw) for each in inputs)
+    return string_field(1, model) + b"".join(tensors) + b"".join(raws)
+
+
+@dataclass(frozen=True, slots=True)
 class _Output:
     name: str
     dtype: np.dtype[Any]
@@ -123,24 +154,74 @@ def _output(data: memoryview) -> _Output:
             while at < len(value):
                 dimension, at = _varint(value, at)
                 shape.append(dimension)
+    if datatype == "BYTES":
+        return _Output(name, _TEXT, tuple(shape))
     if datatype not in _DTYPES:
         raise _MalformedError
     return _Output(name, _DTYPES[datatype], tuple(shape))
 
 
 def numeric_outputs(message: bytes) -> dict[str, npt.NDArray[np.generic]]:
-    """Outputs of a ModelInferResponse by name, as views on its bytes. Raises NotNowError 502."""
+    """Outputs of a ModelInferResponse by name, all numeric, as views on its bytes. Raises NotNowError 502."""
+    try:
+        outputs = _outputs(memoryview(message))
+        if any(output.dtype is _TEXT for output, _ in outputs):
+            raise _MalformedError
+        return {output.name: np.frombuffer(raw, dtype=output.dtype).reshape(output.shape) for output, raw in outputs}
+    except ValueError as error:
+        raise _unreadable() from error
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAnswer:
+    """A ModelStreamInferResponse: an error, or outputs by name. An answer without outputs only marks the end."""
+
+    error: str
+    numbers: dict[str, list[Any]]
+    texts: dict[str, list[bytes]]
+
+
+def stream_answer(message: bytes) -> StreamAnswer:
+    """Read one message of a stream. Raises NotNowError 502."""
+    error, numbers, texts = "", dict[str, list[Any]](), dict[str, list[bytes]]()
+    try:
+        for number, _, value in _fields(memoryview(message)):
+            if number == 1 and isinstance(value, memoryview):
+                error = bytes(value).decode(errors="replace")
+            elif number == 2 and isinstance(value, memoryview):
+                for output, raw in _outputs(value):
+                    if output.dtype is _TEXT:
+                        texts[output.name] = list(_byte_strings(raw))
+                    else:
+                        numbers[output.name] = np.frombuffer(raw, dtype=output.dtype).tolist()
+    except ValueError as failure:
+        raise _unreadable() from failure
+    return StreamAnswer(error, numbers, texts)
+
+
+def _outputs(message: memoryview) -> list[tuple[_Output, memoryview]]:
     outputs: list[_Output] = []
     raws: list[memoryview] = []
     try:
-        for number, _, value in _fields(memoryview(message)):
+        for number, _, value in _fields(message):
             if number == 5 and isinstance(value, memoryview):
                 outputs.append(_output(value))
             elif number == 6 and isinstance(value, memoryview):
                 raws.append(value)
-        return {
-            output.name: np.frombuffer(raw, dtype=output.dtype).reshape(output.shape)
-            for output, raw in zip(outputs, raws, strict=True)
-        }
+        return list(zip(outputs, raws, strict=True))
     except ValueError as error:
-        raise NotNowError(502, "MalformedAnswer", "the model's server sent an answer that cannot be read") from error
+        raise _unreadable() from error
+
+
+def _byte_strings(raw: memoryview) -> Iterator[bytes]:
+    at = 0
+    while at < len(raw):
+        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
+        if end > len(raw):
+            raise _MalformedError
+        yield bytes(raw[at + 4 : end])
+        at = end
+
+
+def _unreadable() -> NotNowError:
+    return NotNowError(502, "MalformedAnswer", "the model's server sent an answer that cannot be read")

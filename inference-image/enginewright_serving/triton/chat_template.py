@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
+from jinja2 import meta
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -33,6 +34,7 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise DeterministicError("InvalidEngine", f"tokenizer/: the chat template is invalid: {error}") from error
         self._special_tokens = dict(special_tokens)
+        self._takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
 
     @classmethod
     def load(cls, tokenizer: Path) -> ChatTemplate | None:
@@ -51,6 +53,8 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The prompt, ending where the answer begins. Raises DeterministicError for messages the template refuses."""
+        if tools and not self._takes_tools:
+            raise DeterministicError("InvalidMessages", "tools: this model's chat template has no place for tools")
         try:
             return self._template.render(
                 messages=messages, tools=tools, add_generation_prompt=True, **self._special_tokens

@@ -7,6 +7,7 @@ Two threads, so that decoding text and handing it to the server never delay the 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -162,7 +163,10 @@ class GenerationEngine:
             if batch is None:
                 break
             for news in batch[0]:
-                self._pass_on(news, batch[1])
+                try:
+                    self._pass_on(news, batch[1])
+                except Exception as error:  # one answer that cannot be sent must not end all others
+                    self._give_up(news.key, error)
             now = time.monotonic()
             if now - looked >= _LOOK_FOR_LEAVERS_SECONDS:
                 looked = now
@@ -184,6 +188,14 @@ class GenerationEngine:
         elif not news.finish_reason:
             self._orders.put(_Drop(news.key))
         self._forget(news.key)
+
+    def _give_up(self, key: int, error: Exception) -> None:
+        answer = self._answers.get(key)
+        self._orders.put(_Drop(key))
+        self._forget(key)
+        if answer is not None:
+            with contextlib.suppress(Exception):
+                answer.failed(f"the answer could not be sent: {type(error).__name__}: {error}")
 
     def _drop_leavers(self) -> None:
         with self._lock:

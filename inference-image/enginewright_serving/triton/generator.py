@@ -31,6 +31,7 @@ from enginewright_serving.triton.generation_engine import GenerationEngine
 from enginewright_serving.triton.generation_metrics import GenerationMetrics
 from enginewright_serving.triton.generation_request import GenerationRequest, RequestReader
 from enginewright_serving.triton.generation_runner import load_generation_runner
+from enginewright_serving.triton.sampling import generation_of
 from enginewright_serving.triton.token_text import TokenBytes, TokenText
 
 _WARM_UP = {"text_input": b"Warm up.", "sampling_param_max_tokens": 2}
@@ -46,7 +47,7 @@ class TritonPythonModel:
         folder = Path(args["model_repository"], args["model_version"], "engine")
         engine = EngineDescription.model_validate_json((folder / "engine.json").read_bytes())
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
-        self._token_bytes = TokenBytes(self._tokenizer)
+        self._token_bytes = TokenBytes(self._tokenizer, frozenset(generation_of(engine).eos_token_ids))
         self._reader = RequestReader(engine, self._tokenizer, ChatTemplate.load(folder / "tokenizer"))
         self._metrics = GenerationMetrics(pb_utils, args["model_name"])
         self._under_way = _UnderWay(Activity(os.environ.get(ACTIVITY_VARIABLE, "")))

@@ -62,13 +62,16 @@ def _overlap(text: str, stop: str) -> int:
 class TokenBytes:
     """Bytes of single tokens: a token may hold part of a character."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, silent: frozenset[int] = frozenset()) -> None:
         decoder = json.loads(tokenizer.to_str())["decoder"]
         self._tokenizer = tokenizer
+        self._silent = silent
         self._byte_level = "ByteLevel" in json.dumps(decoder)
 
     def of(self, token_id: int) -> bytes:
-        """Bytes that the token stands for."""
+        """Bytes that the token stands for; none for those that end an answer."""
+        if token_id in self._silent:
+            return b""
         token = self._tokenizer.id_to_token(token_id) or ""
         if self._byte_level:
             try:
