@@ -5,14 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 
 from enginewright_api.errors import DeterministicError
 from enginewright_api.source import Columns
+from enginewright_builder.datasets.parquet import parquet_records
 
-SUFFIXES = (".jsonl", ".csv", ".txt")
+SUFFIXES = (".parquet", ".jsonl", ".csv", ".txt")
+MOST_BYTES = 2**30
+MOST_ROWS = 2_000_000
+_CELL_BYTES = 2**20
+_WORDS = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +35,51 @@ class Row:
 
     @property
     def normalized(self) -> str:
-        """What two rows are compared by: letters' case and spaces do not count."""
-        return " ".join(self.text.lower().split())
+        """What two rows are compared by, so that copies which differ in writing only are found."""
+        return normalized(self.text)
+
+
+def normalized(text: str) -> str:
+    """Words of a text: case, spaces, punctuation, and ways of writing one letter in Unicode do not count.
+
+    A text without any word stays as it is.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(_WORDS.findall(folded)) or folded.strip()
 
 
 def read_rows(file: Path, columns: Columns, *, name: str) -> list[Row]:
-    """Rows of a .jsonl, .csv or .txt file; `name` is what messages call it.
+    """Rows of a .parquet, .jsonl, .csv or .txt file; `name` is what messages call it.
 
-    Raises DeterministicError InvalidDataset: unknown ending, missing column, broken line, empty set.
+    Raises DeterministicError InvalidDataset: unknown ending, missing column, broken line, empty or too large a set.
     """
     if file.suffix not in SUFFIXES:
-        raise _invalid(name, f"the ending must be one of {', '.join(SUFFIXES)}, not {file.suffix or 'none'!r}")
+        raise invalid(name, f"the ending must be one of {', '.join(SUFFIXES)}, not {file.suffix or 'none'!r}")
+    rows: list[Row] = []
+    for number, record in _records(file, name):
+        row = _row(record, columns, name, number)
+        if row.text.strip():
+            rows.append(row)
+        if len(rows) > MOST_ROWS:
+            raise invalid(name, f"holds more than {MOST_ROWS} rows; give a smaller file or split")
+    if not rows:
+        raise invalid(name, "holds no rows with text")
+    return rows
+
+
+def _records(file: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     try:
+        size = file.stat().st_size
+        if size > MOST_BYTES:
+            raise invalid(name, f"is {size} bytes large, more than {MOST_BYTES}; give a smaller file or split")
+        if file.suffix == ".parquet":
+            return parquet_records(file, name)
         content = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _invalid(name, f"is not UTF-8 (byte {error.start})") from error
+        raise invalid(name, f"is not UTF-8 (byte {error.start})") from error
     except OSError as error:
-        raise _invalid(name, f"cannot be read ({error.strerror})") from error
-    records = {".jsonl": _json_lines, ".csv": _csv, ".txt": _lines}[file.suffix](content, name)
-    rows = [_row(record, columns, name, number) for number, record in records]
-    rows = [row for row in rows if row.text.strip()]
-    if not rows:
-        raise _invalid(name, "holds no rows with text")
-    return rows
+        raise invalid(name, f"cannot be read ({error.strerror})") from error
+    return {".jsonl": _json_lines, ".csv": _csv, ".txt": _lines}[file.suffix](content, name)
 
 
 def _json_lines(content: str, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
@@ -57,10 +88,10 @@ def _json_lines(content: str, name: str) -> Iterator[tuple[int, Mapping[str, obj
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise _invalid(name, f"line {number} is not JSON ({error.msg})") from error
+        except (ValueError, RecursionError) as error:
+            raise invalid(name, f"line {number} is not JSON ({getattr(error, 'msg', error)})") from error
         if not isinstance(record, dict):
-            raise _invalid(name, f"line {number} is not a JSON object")
+            raise invalid(name, f"line {number} is not a JSON object")
         yield number, record
 
 
@@ -70,7 +101,7 @@ def _csv(content: str, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
         for record in reader:
             yield reader.line_num, {str(key): value for key, value in record.items()}
     except csv.Error as error:
-        raise _invalid(name, f"line {reader.line_num} is not CSV ({error})") from error
+        raise invalid(name, f"line {reader.line_num} is not CSV ({error})") from error
 
 
 def _lines(content: str, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
@@ -85,15 +116,19 @@ def _row(record: Mapping[str, object], columns: Columns, name: str, number: int)
             return None
         value = record.get(column)
         if value is None:
-            there = ", ".join(sorted(record)) or "none"
-            raise _invalid(name, f"line {number} has no column {column!r} (columns.{field}); it has {there}")
-        return str(value)
+            there = ", ".join(sorted(map(repr, record)))[:200] or "none"
+            raise invalid(name, f"line {number} has no column {column!r} (columns.{field}); it has {there}")
+        if not isinstance(value, str | int | float | Decimal):
+            raise invalid(name, f"line {number}: column {column!r} (columns.{field}) is no text or number")
+        return _printed(value, name, number, column)
 
     score = cell("score", columns.score)
     try:
         number_of_score = None if score is None else float(score)
     except ValueError as error:
-        raise _invalid(name, f"line {number}: column {columns.score!r} is not a number but {score!r}") from error
+        raise invalid(name, f"line {number}: column {columns.score!r} is not a number but {score[:80]!r}") from error  # type: ignore[index]  # it was given
+    if number_of_score is not None and not isfinite(number_of_score):
+        raise invalid(name, f"line {number}: column {columns.score!r} is {number_of_score}, no number to rank by")
     return Row(
         text=cell("text", columns.text) or "",
         text_pair=cell("textPair", columns.text_pair),
@@ -102,5 +137,17 @@ def _row(record: Mapping[str, object], columns: Columns, name: str, number: int)
     )
 
 
-def _invalid(name: str, what: str) -> DeterministicError:
+def _printed(value: str | float | Decimal, name: str, number: int, column: str) -> str:
+    try:
+        text = str(value)
+        size = len(text.encode())
+    except ValueError as error:  # an integer of thousands of digits, a lone surrogate
+        raise invalid(name, f"line {number}: column {column!r} cannot be written as text ({error})"[:300]) from error
+    if size > _CELL_BYTES:
+        raise invalid(name, f"line {number}: column {column!r} holds {size} bytes, more than {_CELL_BYTES}")
+    return text
+
+
+def invalid(name: str, what: str) -> DeterministicError:
+    """The error of every data set that cannot be used."""
     return DeterministicError("InvalidDataset", f"data set {name}: {what}")

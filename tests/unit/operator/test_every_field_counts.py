@@ -30,8 +30,16 @@ BUILDER, OPERATOR = "enginewright_builder", "enginewright_operator.core"
 JOBS, PODS, SERVING = (f"{OPERATOR}.render.{name}" for name in ("jobs", "pods", "serving"))
 TRITON, GATEWAY = "enginewright_serving.model_config", "enginewright_gateway.watch"
 SCALING = "enginewright_autoscaler.policy.config"
-DRAW, ROWS, ORIGINS, HUB = (
-    f"{BUILDER}.{name}" for name in ("datasets.draw", "datasets.rows", "sources.origins", "sources.hub")
+DRAW, ROWS, ORIGINS, HUB, HUB_ACCESS, DATASET_ORIGINS = (
+    f"{BUILDER}.{name}"
+    for name in (
+        "datasets.draw",
+        "datasets.rows",
+        "sources.origins",
+        "sources.hub",
+        "sources.hub_access",
+        "datasets.origins",
+    )
 )
 ONNX, OPENVINO = (f"{BUILDER}.toolchain.{name}_backend" for name in ("onnxruntime", "openvino"))
 Honoured = dict[str, tuple[str, str]]
@@ -42,6 +50,11 @@ def _below(prefix: str, fields: Honoured) -> Honoured:
 
 
 DATASET: Honoured = {
+    "huggingFace.repository": (HUB_ACCESS, "source.repository"),
+    "huggingFace.revision": (HUB_ACCESS, "source.revision"),
+    "huggingFace.tokenSecretRef.name": (JOBS, "token_secret_ref.name"),
+    "huggingFace.tokenSecretRef.key": (HUB_ACCESS, "reference.key"),
+    "huggingFace.split": (DATASET_ORIGINS, "dataset.split"),
     "objectStore.uri": (DRAW, "object_store.uri"),
     "persistentVolumeClaim.claimName": (DRAW, "claim_name"),
     "persistentVolumeClaim.path": (DRAW, "claim.path"),
@@ -62,7 +75,7 @@ SOURCE: Honoured = {
     "huggingFace.repository": (HUB, "source.repository"),
     "huggingFace.revision": (HUB, "source.revision"),
     "huggingFace.tokenSecretRef.name": (JOBS, "token_secret_ref.name"),
-    "huggingFace.tokenSecretRef.key": (HUB, "reference.key"),
+    "huggingFace.tokenSecretRef.key": (HUB_ACCESS, "reference.key"),
     "objectStore.uri": (ORIGINS, "source.uri"),
     "persistentVolumeClaim.claimName": (ORIGINS, "source.claim_name"),
     "persistentVolumeClaim.path": (ORIGINS, "source.path"),
@@ -208,7 +221,6 @@ AS_IN_THE_MODEL = (
 )
 
 SECRET = {"secretRef": {"name": "s"}}
-HUB_ROWS = {"huggingFace": {"repository": "a/b", "revision": "0" * 40}}
 ROWS_IN_BUCKET = {"objectStore": {"uri": "s3://b/rows.csv", **SECRET}}
 CANARY = {"strategy": "Canary", "canary": {"steps": [{"weight": 5, "seconds": 60}]}}
 GENERATES = {"task": "TextGeneration"}
@@ -242,7 +254,6 @@ REFUSED: dict[str, dict[str, Any]] = {
         objectStore={"uri": "s3://b/m", **SECRET}
     ),
     "optimization.distillation.student.source.oci": _student(oci={"reference": "r/m@sha256:" + "0" * 64}),
-    "optimization.distillation.dataset.huggingFace": _distillation(dataset=HUB_ROWS),
     "optimization.distillation.dataset.objectStore.secretRef": _distillation(dataset=ROWS_IN_BUCKET),
     "optimization.distillation.dataset.columns.score": _distillation(
         dataset={"configMap": {"name": "rows"}, "columns": {"score": "c"}}
@@ -250,7 +261,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "optimization.quantization.mixed": _quantization(
         format="Mixed", mixed={"averageBits": 6, "formats": ["INT8", "INT4"]}
     ),
-    "optimization.quantization.calibration.dataset.huggingFace": _calibration(**HUB_ROWS),
     "optimization.quantization.calibration.dataset.objectStore.secretRef": _calibration(**ROWS_IN_BUCKET),
     **{
         f"optimization.quantization.calibration.dataset.columns.{column}": _calibration(
@@ -281,7 +291,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "runtime.earlyExit": {"task": "Classification", "runtime": {"earlyExit": {"confidence": 0.9}}},
     "runtime.fastPath": {"runtime": {"fastPath": {"maxInputTokens": 32}}},
     "runtime.cascade": {"runtime": {"cascade": {"to": {"name": "large"}, "confidence": 0.8}}},
-    "quality.dataset.huggingFace": {"quality": {"dataset": HUB_ROWS}},
     "quality.dataset.objectStore.secretRef": {"quality": {"dataset": ROWS_IN_BUCKET}},
     "scaling.objectives.timeToFirstTokenMilliseconds": {
         "scaling": {"mode": "Objectives", "objectives": {"timeToFirstTokenMilliseconds": {"p95": 9}}}

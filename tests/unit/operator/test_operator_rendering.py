@@ -135,6 +135,15 @@ def test_inputs_of_a_build_are_mounted_where_the_builder_looks() -> None:
     assert claim == {"claimName": "rows", "readOnly": True}
     variables = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}
     assert (variables["TOKENS_DIR"], variables["VOLUMES_DIR"]) == ("/tokens", "/volumes")
+    rows = hub | {"tokenSecretRef": {"name": "rows-hub", "key": "token"}, "split": "validation"}
+    for secrets in (
+        {"quality": {"dataset": {"huggingFace": rows}}},
+        {**inputs, "quality": {"dataset": {"huggingFace": rows}}},
+    ):
+        pod = building(accelerator_class(), secrets)[0]["spec"]["template"]["spec"]
+        mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert "/tokens/rows-hub" in mounted
+        assert ("/tokens/hub" in mounted) is ("source" in secrets)
     source = {"source": {"persistentVolumeClaim": {"claimName": "models", "path": "minilm"}}}
     pod = building(accelerator_class(), source)[0]["spec"]["template"]["spec"]
     assert "/volumes/models" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}

@@ -162,9 +162,9 @@ def _input_volumes(build: EngineBuild, request: EvidenceRequest) -> Volumes:
     ]
     datasets = [dataset for dataset in candidates if dataset is not None]
     config_maps = {item.config_map.name for item in datasets if item.config_map is not None}
-    on_volumes = [*(item.persistent_volume_claim for item in sources), *(item.persistent_volume_claim for item in datasets)]
-    claims = {item.claim_name for item in on_volumes if item is not None}
-    hubs = [item.hugging_face for item in sources if item.hugging_face is not None]
+    inputs = [*sources, *datasets]
+    claims = {item.persistent_volume_claim.claim_name for item in inputs if item.persistent_volume_claim is not None}
+    hubs = [item.hugging_face for item in inputs if item.hugging_face is not None]
     secrets = {hub.token_secret_ref.name for hub in hubs if hub.token_secret_ref is not None}
     found = Volumes()
     for number, name in enumerate(sorted(config_maps)):
