@@ -1,0 +1,140 @@
+"""Memory and time estimates follow from sizes in config.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from enginewright_api.build_time import build_seconds
+from enginewright_api.errors import DeterministicError
+from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.footprint import check_will_fit, footprint
+from enginewright_api.geometry import Geometry
+from enginewright_api.recipe import AcceleratorFacts, Recipe
+
+MINILM = {
+    "architectures": ["BertModel"], "model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6,
+    "num_attention_heads": 12, "intermediate_size": 1536, "vocab_size": 30522, "max_position_embeddings": 512,
+}  # fmt: skip
+SMOLLM2 = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536, "vocab_size": 49152,
+    "max_position_embeddings": 8192, "tie_word_embeddings": True,
+}  # fmt: skip
+LLAMA_70B = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8192, "num_hidden_layers": 80,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 28672, "vocab_size": 128256,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+DISTILBERT = {
+    "architectures": ["DistilBertModel"], "model_type": "distilbert", "dim": 768, "n_layers": 6, "n_heads": 12,
+    "hidden_dim": 3072, "vocab_size": 30522, "max_position_embeddings": 512,
+}  # fmt: skip
+SOURCE = {"package": {"name": "p", "version": "1"}}
+
+
+def recipe(task: str = "Embedding", backend: str = "OpenVINO", **changes: Any) -> Recipe:
+    return Recipe.model_validate({"source": SOURCE, "task": task, "backend": backend, "limits": {}, **changes})
+
+
+def generating(**changes: Any) -> Recipe:
+    limits = {"maxBatchSize": 16, "maxInputTokens": 1024, "maxOutputTokens": 1024}
+    return recipe("TextGeneration", **{"limits": limits, **changes})
+
+
+@pytest.mark.parametrize(
+    ("config", "millions"), [(MINILM, 22.7), (SMOLLM2, 134.5), (LLAMA_70B, 70_554), (DISTILBERT, 66.4)]
+)
+def test_parameters_are_those_of_the_published_models(config: dict[str, Any], millions: float) -> None:
+    assert Geometry.of(config).parameters / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_grouped_queries_shrink_the_cache() -> None:
+    geometry = Geometry.of(LLAMA_70B)
+    # Two of 80 layers × 8 groups × 128 elements; with 64 heads of keys and values it would be eight times that.
+    assert geometry.key_value_elements_per_token == 2 * 80 * 8 * 128
+    sixteen_bits = footprint(geometry, generating(backend="TensorRTLLM"))
+    eight_bits = footprint(
+        geometry, generating(backend="TensorRTLLM", quantization={"format": "FP8", "kvCacheFormat": "FP8"})
+    )
+    assert sixteen_bits.kv_cache_bytes == 16 * 2048 * geometry.key_value_elements_per_token * 2
+    assert eight_bits.kv_cache_bytes * 2 == sixteen_bits.kv_cache_bytes
+
+
+def test_an_encoder_has_no_key_value_cache() -> None:
+    assert footprint(Geometry.of(MINILM), recipe()).kv_cache_bytes == 0
+
+
+def test_weights_shrink_with_the_format() -> None:
+    geometry = Geometry.of(SMOLLM2)
+    sizes = [
+        footprint(geometry, generating(quantization=quantization)).weights_bytes
+        for quantization in (None, {"format": "FP16"}, {"format": "INT8"}, {"format": "INT4"})
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 4 * geometry.parameters
+    assert sizes[2] == geometry.parameters
+    # Half a byte and a scale for the layers; the table of tokens keeps its eight bits.
+    assert geometry.layer_weights * 0.5 + geometry.embedding_weights < sizes[3] < 0.7 * sizes[2]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "at_most"),
+    [
+        ({"distillation": {"student": {"layers": 3}}}, 0.8),
+        ({"pruning": {"granularity": "HeadsAndNeurons", "sparsity": 0.5}}, 0.8),
+        ({"pruning": {"granularity": "Layers", "sparsity": 0.5}}, 0.8),
+        ({"pruning": {"granularity": "Weights", "sparsity": 0.5}}, 1.0),
+    ],
+)
+def test_only_what_shrinks_tensors_saves_memory(blocks: dict[str, Any], at_most: float) -> None:
+    geometry = Geometry.of(MINILM)
+    share = footprint(geometry, recipe(**blocks)).weights_bytes / footprint(geometry, recipe()).weights_bytes
+    assert share <= at_most
+    assert (share == 1.0) == (at_most == 1.0)
+
+
+def test_shards_divide_the_weights() -> None:
+    geometry = Geometry.of(LLAMA_70B)
+    whole = footprint(geometry, generating(backend="TensorRTLLM", quantization={"format": "FP8"}))
+    quarter = footprint(
+        geometry,
+        generating(backend="TensorRTLLM", quantization={"format": "FP8"}, parallelism={"tensor": 2, "pipeline": 2}),
+    )
+    assert quarter.weights_bytes == pytest.approx(whole.weights_bytes / 4)
+
+
+def test_what_will_not_fit_is_said_with_both_figures() -> None:
+    found = footprint(Geometry.of(LLAMA_70B), generating(backend="TensorRTLLM", quantization={"format": "FP8"}))
+    small = AcceleratorFacts(accelerator_class="nvidia-l4", vendor="nvidia", memory_gib=24)
+    with pytest.raises(DeterministicError, match=r"class nvidia-l4 has 24 GiB; lower engine\.limits") as caught:
+        check_will_fit(found, small)
+    assert caught.value.reason == "WillNotFit"
+    assert "weights 6" in caught.value.message
+    check_will_fit(found, AcceleratorFacts(accelerator_class="nvidia-b200", vendor="nvidia", memory_gib=180))
+    check_will_fit(found, AcceleratorFacts(accelerator_class="unknown", vendor="nvidia"))
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
+def test_a_config_without_a_size_is_named(field: str) -> None:
+    config = {name: value for name, value in MINILM.items() if name != field}
+    with pytest.raises(DeterministicError, match=field):
+        Geometry.of(config)
+
+
+def test_training_is_most_of_a_build_that_trains() -> None:
+    evidence = EvidenceRequest.model_validate(
+        {"dataset": {"builtin": {"name": "news-en"}}, "metric": "CosineSimilarity", "maxDrop": 0.01, "confidence": 0.95,
+         "samples": 512}
+    )  # fmt: skip
+
+    def seconds(**changes: Any) -> dict[str, float]:
+        return build_seconds(
+            Geometry.of(MINILM), recipe(**changes), evidence, architecture="x86_64-avx512-vnni", cores=2
+        )
+
+    plain, distilled = seconds(), seconds(distillation={"student": {"layers": 3}, "maxSteps": 1000})
+    assert set(distilled) - set(plain) == {"distil"}
+    assert distilled["distil"] > sum(plain.values())
+    assert sum(seconds(quantization={"format": "INT8", "method": "SmoothQuant"}).values()) > sum(plain.values())
