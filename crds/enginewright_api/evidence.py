@@ -53,6 +53,13 @@ class Measurement(ApiModel):
     baseline_p95_milliseconds: float = Field(description="Baseline, 95th percentile.")
     baseline_throughput_per_second: float = Field(description="Baseline, inputs a second.")
     speedup: float = Field(description="Ratio of the medians, baseline over engine.")
+    output_tokens: int | None = Field(
+        default=None, description="Tokens generated for each input; latency is that of whole answers (text generation)."
+    )
+    first_token_milliseconds: float | None = Field(default=None, description="Engine, median time to the first token.")
+    baseline_first_token_milliseconds: float | None = Field(
+        default=None, description="Baseline, median time to the first token."
+    )
 
 
 class BenchmarkEvidence(ApiModel):

@@ -106,12 +106,12 @@ def _end_tokens(checkpoint: Checkpoint) -> list[int]:
     found = _file(checkpoint, "generation_config.json").get("eos_token_id")
     if found is None:
         found = checkpoint.config.get("eos_token_id")
-    ids = found if isinstance(found, list) else [found]
-    if not ids or not all(isinstance(token, int) for token in ids):
+    ids = [token for token in (found if isinstance(found, list) else [found]) if isinstance(token, int)]
+    if not ids:
         raise DeterministicError(
             "InvalidCheckpoint", "generation_config.json: eos_token_id is missing; answers would never end"
         )
-    return [int(token) for token in ids]
+    return ids
 
 
 def _has_chat_template(checkpoint: Checkpoint) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,9 @@ from enginewright_api.operation_spec import Metric
 from enginewright_builder.datasets.rows import Row
 from enginewright_builder.gate.accuracy import binary_bounds
 from enginewright_builder.gate.bounds import at_least_unseen, bound_at, mean_bounds, rounded_up, statistic_bounds
+from enginewright_builder.gate.generation import measure_generation
 from enginewright_builder.gate.looks import Look
+from enginewright_builder.gate.measured import Measured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,17 +25,6 @@ if TYPE_CHECKING:
     Levels = Sequence[float]
 
 _MIN_CORRELATED = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A metric of both, with bounds of the drop."""
-
-    baseline: float
-    optimized: float
-    drop: float
-    bounds: list[float]
-    minimum: float | None = None
 
 
 def compare(
@@ -108,6 +98,8 @@ def _measure(
         if metric is Metric.ACCURACY:
             return _accuracy(said == expected, said_before == expected, levels)
         return _f1(said, said_before, expected, levels)
+    if metric in (Metric.PERPLEXITY, Metric.TOKEN_AGREEMENT):
+        return measure_generation(metric, engine, baseline, levels)
     raise DeterministicError(
         "FeatureNotAvailable", f"quality.metric: {metric.value} cannot be measured on an encoder yet"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from enginewright_api.errors import DeterministicError, TransientError
 from enginewright_builder.servers.server import Server
@@ -23,6 +23,19 @@ class Answers:
 
     vectors: NDArray[np.float32]
     tokens: NDArray[np.int32]
+
+
+class Answering(Protocol):
+    """What the gate needs of a connection, whatever the engine does."""
+
+    def ask_all(self, texts: Sequence[str], *, batch: int) -> Answers:
+        """One row a text, in the order of the texts."""
+
+    def __enter__(self) -> Answering: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class Client:

@@ -9,8 +9,12 @@ from pathlib import Path
 
 from enginewright_builder.places import Places
 from enginewright_builder.processes import Children
-from enginewright_builder.servers.asking import Client
+from enginewright_builder.servers.asking import Answering, Client
+from enginewright_builder.servers.generating import GenerationClient
 from enginewright_builder.servers.server import Server
+
+GENERATION_OUTPUT = "logits"
+"""Output of engines that generate text; every other output is a vector a text."""
 
 
 class Pair:
@@ -24,7 +28,7 @@ class Pair:
         self._lock = threading.Lock()
 
     @contextmanager
-    def alone(self, name: str, engine: Path, output: str) -> Iterator[Client]:
+    def alone(self, name: str, engine: Path, output: str) -> Iterator[Answering]:
         """A server of its own that runs beside other work, with half of the threads, until the context ends.
 
         Fewer threads are faster there: every parallel loop waits for its slowest thread, and with other work on all
@@ -39,7 +43,7 @@ class Pair:
         )
         try:
             server.wait_ready()
-            with Client(server, output) as client:
+            with _client(server, output) as client:
                 yield client
         finally:
             server.stop()
@@ -54,11 +58,19 @@ class Pair:
 
     def engine(self, output: str) -> Client:
         """A connection to the engine, once it is ready."""
-        return self._connect("engine", output)
+        return Client(self._ready("engine"), output)
 
     def baseline(self, output: str) -> Client:
         """A connection to the baseline, once it is ready."""
-        return self._connect("baseline", output)
+        return Client(self._ready("baseline"), output)
+
+    def answering(self, name: str, output: str) -> Answering:
+        """A connection for the gate to `engine` or `baseline`, once it is ready."""
+        return _client(self._ready(name), output)
+
+    def generating(self, name: str) -> GenerationClient:
+        """A connection to `engine` or `baseline` that generate text, once it is ready."""
+        return GenerationClient(self._ready(name))
 
     def engine_resident_bytes(self) -> int:
         """Memory of the engine's server."""
@@ -71,8 +83,12 @@ class Pair:
         for server in servers:
             server.stop()
 
-    def _connect(self, name: str, output: str) -> Client:
+    def _ready(self, name: str) -> Server:
         with self._lock:
             server = self._servers[name]
         server.wait_ready()
-        return Client(server, output)
+        return server
+
+
+def _client(server: Server, output: str) -> Answering:
+    return GenerationClient(server) if output == GENERATION_OUTPUT else Client(server, output)

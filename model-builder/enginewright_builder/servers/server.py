@@ -61,8 +61,9 @@ class Ports:
 class Server:
     """A running server. Stop it, or let `Children.close` do so."""
 
-    def __init__(self, name: str, folder: Path, *, threads: int, children: Children) -> None:
+    def __init__(self, name: str, folder: Path, engine: Path, *, threads: int, children: Children) -> None:
         self.name = name
+        self.engine = engine
         self._folder = folder
         self._threads = threads
         self._children = children
@@ -83,7 +84,7 @@ class Server:
             )
             if staging.wait() != 0:
                 raise DeterministicError("EngineLoadFailed", f"engine {name} cannot be staged: {_tail(log)}")
-        return cls(name, folder, threads=threads, children=children)
+        return cls(name, folder, engine, threads=threads, children=children)
 
     def wait_ready(self) -> None:
         """Until it answers a real inference.

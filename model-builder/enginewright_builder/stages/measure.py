@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from enginewright_api.engine_description import EngineDescription
-from enginewright_api.evidence import BenchmarkEvidence
+from enginewright_api.evidence import BenchmarkEvidence, Measurement
 from enginewright_api.identity import digest_of
 from enginewright_builder.datasets.draw import Drawn
+from enginewright_builder.gate.generation import check_same_likelihood, summary
 from enginewright_builder.gate.sanity import check_equal, check_finite
 from enginewright_builder.machine import Disturbance, describe_machine
 from enginewright_builder.servers.pair import Pair
+from enginewright_builder.speed import generating
 from enginewright_builder.speed.interleaved import geometric_mean, measure, measurement, shapes_within
 from enginewright_builder.speed.texts import texts_of
 from enginewright_builder.stages.compress import copy_tokenizer, folder_bytes, link_checkpoint, write_description
@@ -111,13 +113,16 @@ class Verify:
         """File: answers.npy. Result: maxError against eager. Raises NotFinite, ConstantOutput, NumericalMismatch."""
         import numpy as np
 
-        with self.servers.engine(self.description.output) as client:
+        with self.servers.answering("engine", self.description.output) as client:
             answers = client.ask_all(texts_in(self.rows), batch=_batch(self.description))
         check_finite(answers.vectors, who="the engine")
         baseline = np.load(self.reference.folder / ANSWERS, allow_pickle=False)
         result: dict[str, Any] = {"message": f"{len(self.rows.rows)} rows of {self.rows.name} through the server"}
+        if self.description.generation is not None:
+            result["message"] += f": {summary(answers.vectors, baseline)}"
         if not self.compressed:
-            result["maxError"] = check_equal(answers.vectors, baseline)
+            check = check_equal if self.description.generation is None else check_same_likelihood
+            result["maxError"] = check(answers.vectors, baseline)
         np.save(into / ANSWERS, answers.vectors, allow_pickle=False)
         return result
 
@@ -151,17 +156,8 @@ class Benchmark:
 
     def run(self, into: Path) -> dict[str, Any]:
         """Result: evidence (BenchmarkEvidence on the wire)."""
-        shapes = shapes_within(self.description.limits)
-        texts = [row.text for row in self.material.rows]
-        output, found, peak = self.description.output, [], 0
         disturbance = Disturbance([os.getpid()])
-        with self.servers.engine(output) as engine, self.servers.baseline(output) as baseline:
-            for done, (batch, tokens) in enumerate(shapes):
-                self.told(done / len(shapes), f"batch {batch}, {tokens} tokens")
-                same_length = texts_of(tokens, batch * _BATCHES_A_SHAPE, texts, self.engine.folder / "tokenizer")
-                times = measure(engine.ask, baseline.ask, _chunks(same_length, batch), seconds=_SECONDS_A_SHAPE)
-                found.append(measurement(times, batch=batch, tokens=tokens))
-                peak = max(peak, self.servers.engine_resident_bytes())
+        found, peak = self._encoding() if self.description.generation is None else self._generating()
         evidence = BenchmarkEvidence(
             measurements=found,
             speedup=round(geometric_mean([one.speedup for one in found]), 3),
@@ -172,6 +168,35 @@ class Benchmark:
             peak_memory_bytes=peak,
         )
         return {"evidence": evidence.wire(), "message": f"{evidence.speedup:.2f} × the baseline"}
+
+    def _encoding(self) -> tuple[list[Measurement], int]:
+        shapes = shapes_within(self.description.limits)
+        texts = [row.text for row in self.material.rows]
+        output, found, peak = self.description.output, [], 0
+        with self.servers.engine(output) as engine, self.servers.baseline(output) as baseline:
+            for done, (batch, tokens) in enumerate(shapes):
+                self.told(done / len(shapes), f"batch {batch}, {tokens} tokens")
+                same_length = texts_of(tokens, batch * _BATCHES_A_SHAPE, texts, self.engine.folder / "tokenizer")
+                times = measure(engine.ask, baseline.ask, _chunks(same_length, batch), seconds=_SECONDS_A_SHAPE)
+                found.append(measurement(times, batch=batch, tokens=tokens))
+                peak = max(peak, self.servers.engine_resident_bytes())
+        return found, peak
+
+    def _generating(self) -> tuple[list[Measurement], int]:
+        shapes = generating.shapes_within(self.description.limits)
+        texts = [row.text for row in self.material.rows]
+        found, peak = [], 0
+        with self.servers.generating("engine") as engine, self.servers.generating("baseline") as baseline:
+            for done, shape in enumerate(shapes):
+                self.told(done / len(shapes), f"{shape.streams} streams, {shape.output_tokens} tokens each")
+                count = shape.streams * generating.MAX_ROUNDS
+                prompts = texts_of(shape.prompt_tokens, count, texts, self.engine.folder / "tokenizer")
+                runs = generating.measure(
+                    engine.generate, baseline.generate, _chunks(prompts, shape.streams), shape, seconds=_SECONDS_A_SHAPE
+                )
+                found.append(generating.measurement(runs, shape))
+                peak = max(peak, self.servers.engine_resident_bytes())
+        return found, peak
 
 
 def _batch(description: EngineDescription) -> int:
