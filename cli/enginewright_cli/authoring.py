@@ -10,6 +10,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Search
 from enginewright_api.validation import problems
 from enginewright_cli.documents import read_documents
+from enginewright_cli.gpu_builds import gpu_build, gpu_build_text
 from enginewright_cli.initializing import init
 from enginewright_cli.local.artifacts import lookup
 from enginewright_cli.local.settings import operator_settings
@@ -66,9 +67,11 @@ def plan(
     """What would be built for a file and why; needs nothing running."""
     where = state_directory(state)
     rehearsals = _rehearsals(filename, classes, namespace, where)
-    planned = [_planned(rehearsal.name, rung, where) for rehearsal in rehearsals for rung in rehearsal.rungs]
+    rungs = [(rehearsal.name, rung) for rehearsal in rehearsals for rung in rehearsal.rungs]
+    planned = [_planned(name, rung, where) for name, rung in rungs]
+    on_gpu = [gpu_build(rung.recipe) for _, rung in rungs]
     if output is not Format.TABLE:
-        print_data(planned, output)
+        print_data([row | ({"onGpu": gpu} if gpu else {}) for row, gpu in zip(planned, on_gpu, strict=True)], output)
         return
     print_table([name.upper() for name in planned[0]], [list(row.values()) for row in planned])
     if any(rehearsal.pool is None for rehearsal in rehearsals):
@@ -76,6 +79,10 @@ def plan(
     for rehearsal in rehearsals:
         if rehearsal.pool is not None:
             console.print(_search_sentence(rehearsal.name, rehearsal.pool), markup=False, soft_wrap=True)
+    for row, gpu in zip(planned, on_gpu, strict=True):
+        if gpu is not None:
+            told = f"\n{row['engineBuild']} runs on a GPU node:\n{gpu_build_text(gpu)}"
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _search_sentence(name: str, pool: Pool) -> str:
