@@ -10,6 +10,8 @@ from functools import partial
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence
+from enginewright_api.footprint import check_will_fit, footprint
+from enginewright_api.geometry import Geometry
 from enginewright_api.manifest import Evidence
 from enginewright_api.optimization import Format, Quantization
 from enginewright_api.outcome import ArtifactReference, StageReport
@@ -76,6 +78,7 @@ class Build:
         checkpoint = inspect(source.folder)
         check_limits(checkpoint, recipe)
         check_fits(checkpoint.float32_bytes, self.capacity)
+        check_will_fit(footprint(Geometry.of(checkpoint.config), recipe), self.request.accelerator)
         description = describe(checkpoint, recipe, recipe.backend)
         baseline = self.cache.run(Baseline(source, describe(checkpoint, recipe, Backend.TORCH)))
         evaluation = draw(self.request.evidence.dataset, "evaluation", self.places)

@@ -137,7 +137,7 @@ def inspect(folder: Path) -> Checkpoint:
             )
         if kind == "archive":
             raise DeterministicError("ArchiveNotAccepted", f"{name}: is an archive; give the unpacked folder")
-    config = _config(folder)
+    config = read_config(folder)
     if not (folder / TOKENIZER).is_file():
         raise DeterministicError(
             "InvalidCheckpoint", f"{TOKENIZER} is missing; save the tokenizer beside the model (save_pretrained)"
@@ -169,7 +169,8 @@ def read_json(path: Path, *, name: str) -> Any:
         raise DeterministicError("InvalidCheckpoint", f"{name}: is not readable JSON ({error})") from error
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json, checked. Raises DeterministicError InvalidCheckpoint."""
     if not (folder / CONFIG).is_file():
         raise DeterministicError("InvalidCheckpoint", f"{CONFIG} is missing; the folder is no Hugging Face checkpoint")
     config = read_json(folder / CONFIG, name=CONFIG)

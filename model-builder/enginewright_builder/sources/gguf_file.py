@@ -72,13 +72,7 @@ def convert(file: Path, into: Path) -> None:
     """
     reader = _open(file)
     fields = _fields(reader, file.name)
-    architecture = str(fields.get("general.architecture"))
-    if architecture not in _ARCHITECTURES:
-        raise DeterministicError(
-            "UnsupportedArchitecture",
-            f"{file.name}: architecture {architecture} cannot be read from GGUF; {', '.join(_ARCHITECTURES)} can."
-            " Give the model as safetensors",
-        )
+    architecture = _architecture(fields, file.name)
     geometry = _geometry(fields, architecture, file.name)
     tensors = {str(tensor.name): tensor for tensor in reader.tensors}
     expected = _expected(geometry, tied="output.weight" not in tensors)
@@ -89,6 +83,26 @@ def convert(file: Path, into: Path) -> None:
     ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
     (into / "generation_config.json").write_text(json.dumps(ids, indent=2, sort_keys=True) + "\n")
     write_tokenizer(fields, into, name=file.name, positions=geometry.positions)
+
+
+def config_of(file: Path) -> dict[str, Any]:
+    """config.json as `convert` writes it; no weights are read. Raises as `convert`."""
+    reader = _open(file)
+    fields = _fields(reader, file.name)
+    architecture = _architecture(fields, file.name)
+    tied = all(str(tensor.name) != "output.weight" for tensor in reader.tensors)
+    return _config(fields, architecture, _geometry(fields, architecture, file.name), tied=tied)
+
+
+def _architecture(fields: Mapping[str, Any], name: str) -> str:
+    architecture = str(fields.get("general.architecture"))
+    if architecture not in _ARCHITECTURES:
+        raise DeterministicError(
+            "UnsupportedArchitecture",
+            f"{name}: architecture {architecture} cannot be read from GGUF; {', '.join(_ARCHITECTURES)} can."
+            " Give the model as safetensors",
+        )
+    return architecture
 
 
 def _open(file: Path) -> gguf.GGUFReader:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from enginewright_api.errors import DeterministicError
@@ -14,10 +15,12 @@ from enginewright_api.identity import digest_of
 from enginewright_api.source import ObjectStoreSource, PackageSource, PersistentVolumeClaimSource, Source
 from enginewright_builder.places import Places
 from enginewright_builder.sources.address import check_bucket
-from enginewright_builder.sources.checkpoint import GGUF_SUFFIX, check_source_names, chosen
+from enginewright_builder.sources.checkpoint import CONFIG, GGUF_SUFFIX, check_source_names, chosen, read_config
+from enginewright_builder.sources.gguf_file import config_of
 from enginewright_builder.sources.hub import HubOrigin
 from enginewright_store import open_store
 from enginewright_store.artifact import file_digest
+from enginewright_store.medium import NotInStoreError
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".whl", ".7z")
 
@@ -30,6 +33,9 @@ class Origin(Protocol):
 
     def fetch(self, into: Path) -> None:
         """Copy the files that builds need."""
+
+    def config(self) -> dict[str, Any]:
+        """config.json alone, for estimates before anything is fetched."""
 
 
 def origin_of(source: Source, places: Places) -> Origin:
@@ -63,6 +69,14 @@ class FolderOrigin:
         for name in self._names():
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.folder / name, into / name)
+
+    def config(self) -> dict[str, Any]:
+        """Of a GGUF file, what its metadata says."""
+        names = self._names()
+        packed = next((name for name in names if name.endswith(GGUF_SUFFIX)), None)
+        if packed is not None:
+            return config_of(self.folder / packed)
+        return read_config(self.folder)
 
     def _names(self) -> list[str]:
         if self.folder.is_file() and self.folder.name.endswith(_ARCHIVES):
@@ -103,6 +117,10 @@ class PackageOrigin:
                     f" not {self.source.sha256}",
                 )
         FolderOrigin(folder, f"package {self.source.name}").fetch(into)
+
+    def config(self) -> dict[str, Any]:
+        """Read where the package is installed."""
+        return FolderOrigin(self._folder(), f"package {self.source.name}").config()
 
     def _distribution(self) -> importlib.metadata.Distribution:
         try:
@@ -159,6 +177,14 @@ class StoreOrigin:
             target = into / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(store.read(name))
+
+    def config(self) -> dict[str, Any]:
+        """One small read."""
+        try:
+            config = json.loads(open_store(self.uri).read(CONFIG))
+        except (NotInStoreError, ValueError) as error:
+            raise DeterministicError("InvalidCheckpoint", f"{self.uri}/{CONFIG}: is not there or no JSON") from error
+        return dict(config) if isinstance(config, dict) else {}
 
     def _names(self) -> list[str]:
         names = open_store(self.uri).list()
