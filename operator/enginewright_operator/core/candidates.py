@@ -7,7 +7,7 @@ is fixed by the spec and the class: equal specs walk the same way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.names import engine_build_name
@@ -33,7 +33,7 @@ from enginewright_api.serving_spec import Backend
 from enginewright_api.source import Dataset
 from enginewright_api.support import SUPPORTED, Support, unavailable
 
-from .draft import Rung
+from .draft import PIECES, Rung
 from .resolution import DEFAULT_DATASET, evidence_request, facts_of, resolve_recipe
 
 RECOVERY_STEPS = 300
@@ -69,6 +69,8 @@ class Step:
     title: str
     variants: tuple[Blocks, ...]
     """The same step done better and less well; the first that is available is taken."""
+    covers: tuple[str, ...] = ()
+    """Kinds that take away a part of what this one does: pointless where it paid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ def _settings(format_: Format, method: QuantizationMethod, calibration: Calibrat
 
 
 def _chains(spec: OptimizedModelSpec) -> Iterator[tuple[Step, ...]]:
-    """What the spec names, then depth, width, heads, rank and the key-value cache; each from gentle to strong."""
+    """What the spec names, then depth, width, rank and the key-value cache; each from gentle to strong."""
     given = spec.optimization
     if given.distillation is not None:
         yield (Step("distillation", "distillation as given", (Blocks(given.distillation, None, None, None),)),)
@@ -204,6 +206,8 @@ def _chains(spec: OptimizedModelSpec) -> Iterator[tuple[Step, ...]]:
         yield (Step("low rank", "low rank as given", (Blocks(None, None, given.low_rank, None),)),)
     # A third of 6, 12 or 24 layers is a whole number of them.
     yield _removals(PruningGranularity.LAYERS, (0.34, 0.5))
+    both = (PruningGranularity.HEADS, PruningGranularity.NEURONS)
+    yield _removals(PruningGranularity.HEADS_AND_NEURONS, (0.25, 0.5), covers=both)
     yield _removals(PruningGranularity.NEURONS, (0.25, 0.5))
     yield _removals(PruningGranularity.HEADS, (0.25, 0.5))
     yield tuple(
@@ -214,8 +218,10 @@ def _chains(spec: OptimizedModelSpec) -> Iterator[tuple[Step, ...]]:
     yield (Step("key-value cache", "key-value cache in INT8", (Blocks(None, None, None, cache),)),)
 
 
-def _removals(granularity: PruningGranularity, shares: tuple[float, ...]) -> tuple[Step, ...]:
-    what = granularity.value.lower()
+def _removals(
+    granularity: PruningGranularity, shares: tuple[float, ...], covers: tuple[PruningGranularity, ...] = ()
+) -> tuple[Step, ...]:
+    what = PIECES[granularity]
     ways = [
         (PruningCriterion.GRADIENT, RECOVERY_STEPS), (PruningCriterion.MAGNITUDE, RECOVERY_STEPS),
         (PruningCriterion.MAGNITUDE, 0),
@@ -233,6 +239,7 @@ def _removals(granularity: PruningGranularity, shares: tuple[float, ...]) -> tup
                 )
                 for criterion, recovery in ways
             ),
+            tuple(PIECES[other] for other in covers),
         )
         for share in shares
     )
@@ -281,7 +288,7 @@ def _candidate(
     key = build_key(recipe, pool.toolchain, facts)
     rung = Rung(0, recipe, key, engine_build_name(key), evidence_request(pool.spec), facts)
     # The step as it is done, so that what is added later builds on that.
-    done = Step(steps[-1].kind, steps[-1].title, (blocks,)) if steps else None
+    done = replace(steps[-1], variants=(blocks,)) if steps else None
     return Candidate(rung, backend, blocks.quantization or quantization, (*steps[:-1], done) if done else ())
 
 

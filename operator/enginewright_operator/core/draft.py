@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.engine_build import MeasuredEvidence
 from enginewright_api.evidence import EvidenceRequest
-from enginewright_api.optimization import KvCacheFormat, QuantizationMethod
+from enginewright_api.optimization import KvCacheFormat, PruningGranularity, QuantizationMethod
 from enginewright_api.optimized_model import Endpoints, LastFailure, OptimizedModelSpec, RungStatus
 from enginewright_api.outcome import ArtifactReference
 from enginewright_api.recipe import AcceleratorFacts, Recipe
@@ -22,6 +22,18 @@ from .snapshot import ModelSnapshot
 
 if TYPE_CHECKING:
     from .candidates import Pool
+
+
+PIECES: dict[PruningGranularity, str] = {
+    PruningGranularity.WEIGHTS: "weights",
+    PruningGranularity.BLOCKS: "blocks",
+    PruningGranularity.TWO_OF_FOUR: "weights, two of four",
+    PruningGranularity.NEURONS: "neurons",
+    PruningGranularity.HEADS: "heads",
+    PruningGranularity.HEADS_AND_NEURONS: "heads and neurons",
+    PruningGranularity.LAYERS: "layers",
+}
+"""What pruning removes, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ def _removed(recipe: Recipe) -> list[str]:
         layers = recipe.distillation.student.layers
         found.append(f"distilled to {layers} layers" if layers is not None else "distilled")
     if recipe.pruning is not None:
-        found.append(f"{recipe.pruning.sparsity:.0%} of the {recipe.pruning.granularity.value.lower()} removed")
+        found.append(f"{recipe.pruning.sparsity:.0%} of the {PIECES[recipe.pruning.granularity]} removed")
     if recipe.low_rank is not None:
         low_rank = recipe.low_rank
         found.append(f"rank {low_rank.rank}" if low_rank.rank else f"rank by {low_rank.energy or 0:.0%} of the energy")

@@ -152,7 +152,11 @@ def walk(pool: Pool, *, max_drop: float) -> Course:
         return
     paid: list[tuple[Step, Trial]] = []
     for chain in pool.chains:
-        yield from _stronger_and_stronger(pool, base, chain, paid)
+        wider = next((trial for step, trial in paid if chain[0].kind in step.covers), None)
+        if wider is not None:
+            yield from _covered(pool, base, chain, wider)
+        else:
+            yield from _stronger_and_stronger(pool, base, chain, paid)
     yield from _together(pool, base, paid, max_drop)
 
 
@@ -225,6 +229,12 @@ def _nothing_to_build_on(pool: Pool) -> Course:
         candidate = pool.extended(pool.precisions[0], chain[0]) if pool.precisions else None
         if candidate is not None:
             yield Skipped(candidate, "skipped: no precision passed its gate, so there is nothing to take away from")
+
+
+def _covered(pool: Pool, base: Trial, chain: tuple[Step, ...], wider: Trial) -> Course:
+    candidate = pool.extended(base.candidate, chain[0])
+    if candidate is not None:
+        yield Skipped(candidate, f"skipped: {wider.candidate.title} passed and removes as much and more")
 
 
 def _stronger_and_stronger(pool: Pool, base: Trial, chain: tuple[Step, ...], paid: list[tuple[Step, Trial]]) -> Course:

@@ -67,10 +67,10 @@ def test_plan_needs_nothing_and_shows_the_ladder(run) -> None:  # type: ignore[n
 
 
 def test_plan_refuses_what_is_not_available_naming_the_field(run) -> None:  # type: ignore[no-untyped-def]
-    item = model(optimization={"pruning": {"granularity": "Heads"}})
+    item = model(source={"oci": {"reference": "registry/model@sha256:" + "0" * 64}})
     done = run("plan", "-f", "-", stdin=yaml.safe_dump(item))
     assert done.returncode == 1
-    assert "FeatureNotAvailable: optimization.pruning" in done.stderr
+    assert "FeatureNotAvailable: source.oci" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -216,16 +216,24 @@ def test_steps_go_on_top_of_the_best_precision_and_paying_ones_together() -> Non
 
 def test_a_gentle_step_that_fails_spares_the_strong_one() -> None:
     def figures(candidate: Candidate) -> Figures:
-        worse = 0.02 if any(step.kind == "heads" for step in candidate.steps) else 0.0
+        worse = 0.02 if any("heads" in step.kind for step in candidate.steps) else 0.0
         plain = by_what(candidate)
         return {**plain, "drop": plain["drop"] + worse, "bound": plain["bound"] + worse}
 
     found = Bench(figures).run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
     skipped = {entry.candidate.title: entry.reason for entry in found.entries if isinstance(entry, Skipped)}
     reason = next(why for title, why in skipped.items() if "50% of the heads" in title)
-    assert "25% of the heads removed" in reason
+    assert "25% of the heads" in reason
     assert "did not pass its gate" in reason
     assert not any("50% of the heads" in title for title in titles(found))
+
+
+def test_what_removes_more_and_paid_spares_its_parts() -> None:
+    found = Bench(by_what).run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
+    skipped = {entry.candidate.title: entry.reason for entry in found.entries if isinstance(entry, Skipped)}
+    reason = next(why for title, why in skipped.items() if "25% of the neurons" in title)
+    assert "25% of the heads and neurons removed" in reason
+    assert not any("of the heads removed" in title for title in titles(found))
 
 
 def test_size_takes_the_fewest_bits_that_pass() -> None:
