@@ -7,6 +7,7 @@ REFUSED holds a spec that sets the field; validation or the plan must refuse it 
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from enginewright_api.recipe import BuildRequest
 from enginewright_api.validation import admit, problems
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.recipes import recipes
-from tests.scenarios.models import accelerator_class, model
+from tests.scenarios.models import accelerator_class, gpu_class, model
 from tests.unit.operator.snapshots import drafted, snapshot
 
 BUILDER, OPERATOR = "enginewright_builder", "enginewright_operator.core"
@@ -183,6 +184,19 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "cost.currency": (f"{OPERATOR}.cost", "cost.currency"),
     },
 }
+SHAPE, LLM = (f"{BUILDER}.tensorrt_llm.{name}" for name in ("shape", "llm_arguments"))
+ON_GPUS: Honoured = {
+    "engine.tensorRTLLM.flavor": (f"{BUILDER}.nvidia_runtime", "tensor_rt_llm.flavor"),
+    "parallelism.tensor": (SHAPE, "parallelism.tensor"),
+    "parallelism.pipeline": (SHAPE, "parallelism.pipeline"),
+    "parallelism.expert": (SHAPE, "parallelism.expert"),
+    "parallelism.context": (LLM, "parallelism.context"),
+    "hardware.acceleratorsPerReplica": (SERVING, "accelerators_per_replica"),
+    "runtime.speculativeDecoding.method": (LLM, "wanted.method"),
+    "runtime.speculativeDecoding.draftTokens": (LLM, "wanted.draft_tokens"),
+}
+"""Acted on where TensorRT-LLM runs, refused on class cpu: these are in REFUSED as well."""
+
 SHOWN = ("memoryGiB", "interconnect")
 """Facts of an AcceleratorClass that `kubectl get` shows people, and that nothing follows from."""
 
@@ -365,7 +379,7 @@ def test_nothing_is_listed_that_does_not_exist() -> None:
         assert any(field == block or field.startswith(f"{block}.") for field in fields[OptimizedModel]), block
 
 
-READERS = sorted({reader for table in (*HONOURED.values(), OWN_OF_BUILDS) for reader in table.values()})
+READERS = sorted({reader for table in (*HONOURED.values(), OWN_OF_BUILDS, ON_GPUS) for reader in table.values()})
 
 
 @pytest.mark.parametrize(("module", "words"), READERS, ids=str)
@@ -390,6 +404,22 @@ def test_a_refused_field_is_refused_by_name(field: str) -> None:
     named = NAMED_BY.get(field, field.replace("fallbacks[]", "fallbacks[0]"))
     # Rules stand at the object that holds the field and begin their sentence with its name.
     assert any(named in text or named.rpartition(".")[2] in text for text in sentences), sentences
+
+
+@pytest.mark.parametrize("field", ON_GPUS)
+def test_what_a_cpu_lacks_is_accepted_on_a_gpu(field: str) -> None:
+    assert _refused(field)
+    wanted = next(REFUSED[block] for block in REFUSED if field == block or field.startswith(f"{block}."))
+    spec: dict[str, Any] = {**wanted, **GENERATES}
+    if "expert" in field:
+        spec["parallelism"] = {"tensor": 2, "expert": 2}
+    count = math.prod(spec.get("parallelism", {}).get(name, 1) for name in ("tensor", "pipeline", "context"))
+    if field == "hardware.acceleratorsPerReplica":
+        spec["parallelism"], count = {"tensor": 2}, 2
+    hardware = {"acceleratorClasses": ["nvidia-l4"], "acceleratorsPerReplica": count}
+    manifest = admit(model(**{**spec, "optimization": {"quantization": {"format": "FP16"}}, "hardware": hardware}))
+    finding = drafted(snapshot(manifest["spec"], classes=(gpu_class(),)), acceptance, recipes).findings["Accepted"]
+    assert finding.holds, finding.message
 
 
 def test_the_refusals_stand_alone() -> None:
