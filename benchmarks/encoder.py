@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2: INT8 engine against eager PyTorch in float32, same threads, both behind the real server.
 
-    python benchmarks/encoder.py [--seconds 10] [--threads N] [--workdir DIR] [--json FILE]
+    python -m benchmarks.encoder [--seconds 10] [--threads N] [--workdir DIR] [--json FILE]
 
 The engine is built by `enginewright-builder` as a model.yaml would have it built (the work folder keeps it for the next
 run). Requests alternate between the two servers, one client. Cosines are of the engine's to the baseline's embeddings
@@ -13,7 +13,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,10 +20,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from enginewright_api.evidence import EvidenceRequest
-from enginewright_api.identity import sha256_hex
+from benchmarks.builds import build_request, run_build
 from enginewright_api.outcome import BuildOutcome
-from enginewright_api.recipe import AcceleratorFacts, BuildRequest, Recipe, Task, Toolchain, build_key
+from enginewright_api.recipe import BuildRequest, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_builder.datasets.news import evaluation_rows
 from enginewright_builder.description import describe
@@ -50,40 +48,17 @@ OUTPUT = "embedding"
 
 def request() -> BuildRequest:
     """What the operator writes for the smallest model.yaml of this model with format INT8."""
-    recipe = Recipe.model_validate(
+    return build_request(
         {
             "source": {"package": {"name": PACKAGE, "version": importlib.metadata.version(PACKAGE), "path": "model"}},
             "task": Task.EMBEDDING,
             "backend": Backend.OPENVINO,
             "limits": {"maxBatchSize": 32, "maxInputTokens": 256},
             "quantization": {"format": "INT8", "method": "SmoothQuant", "calibration": {"samples": 256}},
-        }
-    )
-    versions = {name: importlib.metadata.version(name) for name in ("openvino", "nncf", "torch", "transformers")}
-    toolchain = Toolchain(image="local", digest=sha256_hex(json.dumps(versions, sort_keys=True).encode()))
-    accelerator = AcceleratorFacts(accelerator_class="cpu", vendor="cpu")
-    evidence = EvidenceRequest.model_validate(
+        },
         {"dataset": {"builtin": {"name": "news-en"}}, "metric": "CosineSimilarity", "maxDrop": 0.01,
-         "confidence": 0.95, "samples": 512}
+         "confidence": 0.95, "samples": 512},
     )  # fmt: skip
-    key = build_key(recipe, toolchain, accelerator)
-    return BuildRequest(key=key, recipe=recipe, toolchain=toolchain, accelerator=accelerator, evidence=evidence)
-
-
-def build(wanted: BuildRequest, workdir: Path, threads: int) -> BuildOutcome:
-    """Run the builder as a program; a published artifact is found again."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    recipe, message = workdir / "recipe.json", workdir / "outcome.json"
-    recipe.write_text(json.dumps(wanted.wire()))
-    program = Path(sys.executable).with_name("enginewright-builder")
-    subprocess.run(
-        [str(program), "run", "--recipe", str(recipe), "--store", (workdir / "store").as_uri(),
-         "--workdir", str(workdir / "work"), "--threads", str(threads)],
-        env={**os.environ, "TERMINATION_MESSAGE_PATH": str(message)},
-        stdout=sys.stderr,
-        check=True,
-    )  # fmt: skip
-    return BuildOutcome.model_validate_json(message.read_bytes())
 
 
 def rows(
@@ -156,7 +131,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the rows here")
     given = parser.parse_args()
     wanted = request()
-    outcome = build(wanted, given.workdir.resolve(), given.threads)
+    outcome = run_build(wanted, given.workdir.resolve(), given.threads)
     found = rows(wanted, outcome, given.workdir.resolve(), threads=given.threads, seconds=given.seconds)
     Console(width=120).print(table(found))
     Console().print(f"{describe_machine()}; {given.threads} threads each")

@@ -1,0 +1,45 @@
+"""Builds that benchmarks time: the real builder as a program, with a work folder that the next run finds again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.identity import digest_of
+from enginewright_api.outcome import BuildOutcome
+from enginewright_api.recipe import AcceleratorFacts, BuildRequest, Recipe, Toolchain, build_key
+
+_COMPILERS = ("openvino", "nncf", "torch", "transformers", "onnxruntime", "onnx")
+
+
+def build_request(recipe: dict[str, Any], evidence: dict[str, Any]) -> BuildRequest:
+    """What the operator would write for such a model on this machine's class."""
+    resolved = Recipe.model_validate(recipe)
+    versions = {name: importlib.metadata.version(name) for name in _COMPILERS}
+    toolchain = Toolchain(image="local", digest=digest_of(versions))
+    accelerator = AcceleratorFacts(accelerator_class="cpu", vendor="cpu")
+    key = build_key(resolved, toolchain, accelerator)
+    asked = EvidenceRequest.model_validate(evidence)
+    return BuildRequest(key=key, recipe=resolved, toolchain=toolchain, accelerator=accelerator, evidence=asked)
+
+
+def run_build(wanted: BuildRequest, workdir: Path, threads: int) -> BuildOutcome:
+    """Run the builder as a program; a published artifact is found again. Failures are outcomes too."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    recipe, message = workdir / f"{wanted.key[:16]}.recipe.json", workdir / f"{wanted.key[:16]}.outcome.json"
+    recipe.write_text(json.dumps(wanted.wire()))
+    program = Path(sys.executable).with_name("enginewright-builder")
+    subprocess.run(
+        [str(program), "run", "--recipe", str(recipe), "--store", (workdir / "store").as_uri(),
+         "--workdir", str(workdir / "work"), "--threads", str(threads)],
+        env={**os.environ, "TERMINATION_MESSAGE_PATH": str(message)},
+        stdout=sys.stderr,
+        check=False,
+    )  # fmt: skip
+    return BuildOutcome.model_validate_json(message.read_bytes())
