@@ -24,6 +24,7 @@ from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
 from enginewright_api.serving_spec import Backend, Limits, Parallelism
 from enginewright_api.source import Columns, Dataset, ObjectStoreSource, Source
 from enginewright_api.transform_support import training_columns, unavailable_transforms
+from enginewright_api.weight_support import WEIGHT_ONLY_INT8, WEIGHT_ROWS, unavailable_weights
 
 Unavailable = tuple[str, str]
 """(field path, one sentence)."""
@@ -55,16 +56,18 @@ SUPPORTED: tuple[Support, ...] = (
         "cpu",
         _ENCODERS,
         Format.INT8,
-        (_METHOD.SMOOTH_QUANT, _METHOD.MIN_MAX, _METHOD.HISTOGRAM, _METHOD.PERCENTILE),
+        (_METHOD.SMOOTH_QUANT, _METHOD.MIN_MAX, _METHOD.HISTOGRAM, _METHOD.PERCENTILE, *WEIGHT_ONLY_INT8),
     ),
+    *(Support(Backend.OPENVINO, "cpu", _ENCODERS, *row) for row in WEIGHT_ROWS),
     Support(Backend.ONNX_RUNTIME, "cpu", _ENCODERS, Format.NONE, ()),
     Support(
         Backend.ONNX_RUNTIME,
         "cpu",
         _ENCODERS,
         Format.INT8,
-        (_METHOD.DYNAMIC, _METHOD.MIN_MAX, _METHOD.ENTROPY, _METHOD.PERCENTILE),
+        (_METHOD.DYNAMIC, _METHOD.MIN_MAX, _METHOD.ENTROPY, _METHOD.PERCENTILE, *WEIGHT_ONLY_INT8),
     ),
+    *(Support(Backend.ONNX_RUNTIME, "cpu", _ENCODERS, *row) for row in WEIGHT_ROWS),
     Support(Backend.TORCH, "cpu", _ENCODERS, Format.NONE, ()),
     Support(Backend.OPENVINO, "cpu", _GENERATES, Format.NONE, ()),
     Support(Backend.OPENVINO, "cpu", _GENERATES, Format.FP16, ()),
@@ -105,7 +108,7 @@ _READ_BY: dict[Metric, frozenset[str]] = {
 }
 """Columns that each metric reads."""
 
-_SCALED = (Format.INT8, Format.INT4)
+_SCALED = (Format.INT8, Format.INT4, Format.INT2, Format.MIXED)
 """Formats whose values have scales that modules can be excluded from."""
 
 _GPU_BACKENDS = {Task.TEXT_GENERATION: Backend.TENSORRT_LLM}
@@ -337,10 +340,9 @@ def _engine(recipe: Recipe, vendor: str) -> list[Unavailable]:
 
 
 def _quantization(quantization: Quantization, *, generates: bool) -> list[Unavailable]:
-    found = [*_granularity(quantization, generates=generates), *_kv_cache(quantization, generates=generates)]
+    found = _granularity(quantization) if generates else unavailable_weights(quantization)
+    found += _kv_cache(quantization, generates=generates)
     where = "optimization.quantization"
-    if quantization.mixed is not None:
-        found.append((f"{where}.mixed", "mixed formats are not available yet; leave it out"))
     if quantization.exclude and quantization.format not in _SCALED:
         found.append(
             (f"{where}.exclude", f"exclude has no effect with format {quantization.format.value}; leave it out")
@@ -356,15 +358,16 @@ def _calibration_rows(quantization: Quantization | None) -> list[Unavailable]:
     return [*_dataset(path, rows), *_columns(path, rows, frozenset({"text"}), "calibration")]
 
 
-def _granularity(quantization: Quantization, *, generates: bool) -> list[Unavailable]:
+def _granularity(quantization: Quantization) -> list[Unavailable]:
+    """Of text generation."""
     field, granularity, format_ = "optimization.quantization.granularity", quantization.granularity, quantization.format
     if granularity is Granularity.PER_CHANNEL:
         return []
     if format_ not in _SCALED:
         return [(field, f"granularity has no effect with format {format_.value}; leave it out")]
-    if generates and granularity is Granularity.PER_TENSOR:
+    if granularity is Granularity.PER_TENSOR:
         return [(field, "granularity PerTensor is not available for text generation; use PerChannel or PerGroup")]
-    if granularity is Granularity.PER_GROUP and format_ is not Format.INT4:
+    if format_ is not Format.INT4:
         return [
             (field, f"granularity PerGroup is not available with format {format_.value}; use PerChannel or PerTensor")
         ]

@@ -292,7 +292,7 @@ def test_a_bad_engine_is_caught_by_the_gate_although_it_runs(shared: Builder) ->
 
 
 def test_what_is_not_available_is_refused_before_anything_runs(fresh: Builder) -> None:
-    outcome, reports, code = fresh.run(request("OpenVINO", {"format": "INT4"}))
+    outcome, reports, code = fresh.run(request("OpenVINO", {"format": "FP8"}))
     assert (code, reports) == (20, [])
     assert outcome.failure is not None
     assert outcome.failure.reason == "FeatureNotAvailable"

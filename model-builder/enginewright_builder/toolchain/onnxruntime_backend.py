@@ -1,4 +1,4 @@
-"""ONNX Runtime: torch → ONNX, its own quantiser for INT8 (matrix products only)."""
+"""ONNX Runtime: torch → ONNX, fused; its own quantiser for INT8 (matrix products only), MatMulNBits for weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format, Granularity, Quantization, QuantizationMethod
+from enginewright_api.weight_support import weights_only
 from enginewright_builder.toolchain.graph import example_inputs, load_encoder
 from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.scopes import excluded_nodes
+from enginewright_builder.toolchain.weight_only import compress
 
 GRAPH = "model.onnx"
 ENTRY = "model.onnx"
@@ -30,10 +32,14 @@ class ONNXRuntimeBackend:
     package = PACKAGE
 
     def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
-        """ONNX in float32 with dynamic batch and tokens."""
+        """ONNX in float32 with dynamic batch and tokens, attention and normalisation fused."""
         import torch
 
+        from enginewright_builder.toolchain.onnxruntime_fusion import fuse
+
         encoder = load_encoder(checkpoint, description)
+        # Spelt out, attention is a pattern that the optimiser knows; scaled_dot_product_attention is not.
+        encoder.model.set_attn_implementation("eager")
         names = list(description.inputs)
         axes = {name: {0: "batch", 1: "tokens"} for name in names} | {description.output: {0: "batch"}}
         try:
@@ -54,6 +60,8 @@ class ONNXRuntimeBackend:
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0]
             raise DeterministicError("UnsupportedOperator", f"the model cannot be exported to ONNX: {first}") from error
+        probe = {name: values.numpy() for name, values in example_inputs(description).items()}
+        fuse(into / GRAPH, head_size(encoder.model.config), probe)
 
     def quantize(
         self,
@@ -63,8 +71,12 @@ class ONNXRuntimeBackend:
         calibration: Sequence[Feed],
         into: Path,
     ) -> dict[str, object]:
-        """INT8 matrix products; everything else stays float32. Returns what is worth telling."""
+        """Matrix products in INT8, or their weights alone in few bits. Returns what is worth telling."""
         source, target = graph / GRAPH, into / GRAPH
+        if weights_only(quantization):
+            from enginewright_builder.toolchain.onnxruntime_weights import OnnxWeights
+
+            return compress(OnnxWeights(source), quantization, calibration, target)
         if quantization.format is not Format.INT8:
             target.hardlink_to(source)
             return {"excluded": []}
@@ -87,6 +99,15 @@ class ONNXRuntimeBackend:
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(engine / ENTRY, options, providers=["CPUExecutionProvider"])
         return session.run([description.output], feed)[0]
+
+
+def head_size(config: Any) -> int | None:
+    """Dimension of one attention head, from the checkpoint's configuration before heads were pruned."""
+    given = getattr(config, "head_dim", None)
+    if isinstance(given, int):
+        return given
+    hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
+    return hidden // heads if isinstance(hidden, int) and isinstance(heads, int) else None
 
 
 def _dynamic(source: Path, target: Path, quantization: Quantization, excluded: list[str]) -> None:

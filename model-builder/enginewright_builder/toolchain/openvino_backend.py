@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format, Granularity, Quantization, QuantizationMethod
+from enginewright_api.weight_support import weights_only
 from enginewright_builder.toolchain.graph import example_inputs, load_encoder
 from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.openvino_weights import OpenVINOWeights, module_of
 from enginewright_builder.toolchain.scopes import excluded_nodes
+from enginewright_builder.toolchain.weight_only import compress
 
 if TYPE_CHECKING:
     import openvino
@@ -57,9 +60,11 @@ class OpenVINOBackend:
         calibration: Sequence[Feed],
         into: Path,
     ) -> dict[str, object]:
-        """INT8 weights and activations, or FP16 weights. Returns what is worth telling."""
+        """INT8 weights and activations, or weights alone in few bits or FP16. Returns what is worth telling."""
         import openvino as ov
 
+        if weights_only(quantization):
+            return compress(OpenVINOWeights(graph / GRAPH), quantization, calibration, into / GRAPH)
         model = ov.Core().read_model(graph / GRAPH)
         if quantization.format is Format.FP16:
             ov.save_model(model, into / GRAPH, compress_to_fp16=True)
@@ -128,14 +133,11 @@ def _post_training(
 
 
 def _modules(model: openvino.Model) -> dict[str, str]:
-    """Friendly names look like `__module.model.encoder.layer.0.output.dense/aten::linear/MatMul`."""
-    found = {}
-    for node in model.get_ordered_ops():
-        name = node.get_friendly_name()
-        scope, _, rest = name.partition("/")
-        if node.get_type_name() in ("MatMul", "ScaledDotProductAttention") and rest:
-            found[name] = scope.removeprefix("__module.").removeprefix("model.")
-    return found
+    return {
+        node.get_friendly_name(): module_of(node.get_friendly_name())
+        for node in model.get_ordered_ops()
+        if node.get_type_name() in ("MatMul", "ScaledDotProductAttention") and "/" in node.get_friendly_name()
+    }
 
 
 def _save(model: openvino.Model, path: Path) -> None:

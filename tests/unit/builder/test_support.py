@@ -44,7 +44,9 @@ def test_every_row_of_the_table_can_be_built_with_each_of_its_methods(row: Any) 
     facts = AcceleratorFacts(accelerator_class="x", vendor=row.vendor, architecture="x86_64-avx512-bf16")
     for task in row.tasks:
         for method in row.methods or (QuantizationMethod.AUTO,):
-            block = {"format": row.format.value, "method": method.value}
+            block: dict[str, Any] = {"format": row.format.value, "method": method.value}
+            if row.format is Format.MIXED:
+                block["mixed"] = {"averageBits": 6, "formats": ["INT8", "INT4"]}
             kernel = kernel_of(row.format, method)
             llm = row.backend is Backend.TENSORRT_LLM and kernel is not None
             flavor = {"tensorRTLLM": {"flavor": kernel.flavors[0]}} if llm and kernel is not None else {}
@@ -59,6 +61,8 @@ def test_every_row_of_the_table_can_be_built_with_each_of_its_methods(row: Any) 
         (Format.INT8, QuantizationMethod.DYNAMIC, Backend.ONNX_RUNTIME, QuantizationMethod.DYNAMIC),
         (Format.INT8, QuantizationMethod.ENTROPY, Backend.ONNX_RUNTIME, QuantizationMethod.DYNAMIC),
         (Format.FP16, QuantizationMethod.AUTO, Backend.OPENVINO, QuantizationMethod.AUTO),
+        (Format.INT4, QuantizationMethod.AUTO, Backend.OPENVINO, QuantizationMethod.GPTQ),
+        (Format.MIXED, QuantizationMethod.AUTO, Backend.OPENVINO, QuantizationMethod.GPTQ),
     ],
 )
 def test_auto_on_a_cpu(
@@ -96,6 +100,20 @@ def test_what_text_generation_has_on_a_cpu(block: dict[str, Any]) -> None:
     assert unavailable(recipe(task="TextGeneration", limits=limits, quantization=block), CPU) == []
 
 
+@pytest.mark.parametrize("backend", ["OpenVINO", "ONNXRuntime"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"format": "INT4", "method": "GPTQ", "granularity": "PerGroup", "groupSize": 32, "exclude": ["*.dense"]},
+        {"format": "INT2", "method": "MinMax"},
+        {"format": "INT8", "method": "AWQ", "granularity": "PerGroup", "groupSize": 128},
+        {"format": "Mixed", "method": "MinMax", "mixed": {"averageBits": 3, "formats": ["INT2", "FP16"]}},
+    ],
+)
+def test_what_encoders_have_for_weights_alone(block: dict[str, Any], backend: str) -> None:
+    assert unavailable(recipe(backend=backend, quantization=block), CPU) == []
+
+
 def test_auto_on_a_gpu_names_the_backend_that_would_be_responsible() -> None:
     assert resolve_backend(Task.TEXT_GENERATION, "nvidia") is Backend.TENSORRT_LLM
     assert resolve_backend(Task.EMBEDDING, "nvidia") is Backend.TENSORRT
@@ -103,6 +121,11 @@ def test_auto_on_a_gpu_names_the_backend_that_would_be_responsible() -> None:
 
 GENERATES: dict[str, Any] = {"task": "TextGeneration"}
 INT4: dict[str, Any] = {"format": "INT4", "method": "AWQ"}
+MIXED: dict[str, Any] = {
+    "format": "Mixed",
+    "method": "GPTQ",
+    "mixed": {"averageBits": 6, "formats": ["INT8", "INT4", "FP16"]},
+}
 _QUANTIZATION = "optimization.quantization"
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
@@ -134,7 +157,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"backend": "TensorRT"}, "hardware.acceleratorClasses"),
     ({"source": {"oci": {"reference": "r/x@sha256:" + "0" * 64}}}, "source.oci"),
     ({"source": {"objectStore": {"uri": "gs://bucket/x"}}}, "source.objectStore.uri"),
-    ({"quantization": {"format": "INT4"}}, "optimization.quantization.format"),
+    ({"quantization": {"format": "FP8", "method": "MinMax"}}, f"{_QUANTIZATION}.format"),
+    ({"quantization": {"format": "NVFP4"}}, f"{_QUANTIZATION}.format"),
+    ({"quantization": {"format": "INT4", "method": "SmoothQuant"}}, f"{_QUANTIZATION}.method"),
+    ({"quantization": INT4 | {"granularity": "PerTensor"}}, f"{_QUANTIZATION}.granularity"),
+    (
+        {"quantization": {"format": "INT8", "method": "GPTQ", "granularity": "PerTensor"}},
+        f"{_QUANTIZATION}.granularity",
+    ),
+    ({"quantization": MIXED | {"method": "AWQ"}}, f"{_QUANTIZATION}.method"),
+    (
+        {"quantization": MIXED | {"mixed": {"averageBits": 6, "formats": ["FP8", "INT4"]}}},
+        f"{_QUANTIZATION}.mixed.formats",
+    ),
+    (
+        {"quantization": MIXED | {"mixed": {"averageBits": 6, "formats": ["INT4", "INT4"]}}},
+        f"{_QUANTIZATION}.mixed.formats",
+    ),
     ({"quantization": {"format": "INT8", "method": "Dynamic"}}, "optimization.quantization.method"),
     ({"quantization": {"format": "FP16", "exclude": ["*.dense"]}}, "optimization.quantization.exclude"),
     (

@@ -71,6 +71,8 @@ QUANTIZATION: Honoured = {
     "exclude": (ONNX, "quantization.exclude"),
     "groupSize": (f"{BUILDER}.toolchain.openvino_generation", "quantization.group_size"),
     "kvCacheFormat": (f"{BUILDER}.generation_description", "quantization.kv_cache_format"),
+    "mixed.averageBits": (f"{BUILDER}.toolchain.weight_only.compress", "mixed.average_bits"),
+    "mixed.formats": (f"{BUILDER}.toolchain.weight_only.compress", "mixed.formats"),
 }
 SOURCE: Honoured = {
     "huggingFace.repository": (HUB, "source.repository"),
@@ -244,10 +246,6 @@ def _quantization(**block: Any) -> dict[str, Any]:
     return {"optimization": {"quantization": {"format": "INT8", **block}}}
 
 
-def _fallback(**rung: Any) -> dict[str, Any]:
-    return {"optimization": {"quantization": {"format": "INT8"}, "fallbacks": [rung]}}
-
-
 def _distillation(**block: Any) -> dict[str, Any]:
     return {"optimization": {"distillation": {"student": {"layers": 3}, **block}}}
 
@@ -272,9 +270,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "optimization.distillation.dataset.columns.score": _distillation(
         dataset={"configMap": {"name": "rows"}, "columns": {"score": "c"}}
     ),
-    "optimization.quantization.mixed": _quantization(
-        format="Mixed", mixed={"averageBits": 6, "formats": ["INT8", "INT4"]}
-    ),
     "optimization.quantization.calibration.dataset.objectStore.secretRef": _calibration(**ROWS_IN_BUCKET),
     **{
         f"optimization.quantization.calibration.dataset.columns.{column}": _calibration(
@@ -282,9 +277,6 @@ REFUSED: dict[str, dict[str, Any]] = {
         )
         for column in ("textPair", "label", "score")
     },
-    "optimization.fallbacks[].quantization.mixed": _fallback(
-        quantization={"format": "Mixed", "mixed": {"averageBits": 6, "formats": ["INT8", "INT4"]}}
-    ),
     "engine.tensorRTLLM": {**GENERATES, "engine": {"tensorRTLLM": {"flavor": "Engine"}}},
     "parallelism.tensor": {
         "parallelism": {"tensor": 2},
