@@ -41,7 +41,8 @@ def prune(  # noqa: PLR0917 - the one face of all transforms
     """Checkpoint to checkpoint, same bytes for same inputs.
 
     Result: parameters, nonZeroParameters and flops before and after, sparsity (share of the pieces that went), what
-    was kept (heads, layers, neurons) and the first and last loss of recovery.
+    was kept (heads, layers, neurons) and recovery: steps, first and last loss of each
+    training.
 
     Raises DeterministicError: InvalidRecipe, UnsupportedArchitecture, TooSparse, BlocksDoNotFit, InvalidDataset.
     """
@@ -64,9 +65,6 @@ def prune(  # noqa: PLR0917 - the one face of all transforms
         else:
             found = sparsify(run)
     save_model(model, checkpoint, into)
-    losses = found.pop("losses")
-    if losses:
-        found |= {"firstLoss": losses[0], "lastLoss": losses[-1], "trainingSteps": len(losses)}
     return {**compared(before, size_of(model)), **found}
 
 

@@ -22,7 +22,7 @@ _FIELD = "optimization.pruning.criterion"
 
 
 def draw_ticket(run: PruningRun) -> dict[str, Any]:
-    """Find the mask, rewind, retrain. Result: sparsity, losses of the last training.
+    """Find the mask, rewind, retrain. Result: sparsity, and the last training as recovery.
 
     Raises DeterministicError InvalidRecipe without recovery steps: untrained magnitudes draw no ticket.
     """
@@ -34,8 +34,8 @@ def draw_ticket(run: PruningRun) -> dict[str, Any]:
             " or use criterion Magnitude",
         )
     masks = find_ticket(run)
-    losses = _train(run, masks, run.told(len(run.steps), len(run.steps) + 1))
-    return {"sparsity": sparsity_of(masks), "losses": losses}
+    recovery = _train(run, masks, run.told(len(run.steps), len(run.steps) + 1))
+    return {"sparsity": sparsity_of(masks), "recovery": [recovery]}
 
 
 def find_ticket(run: PruningRun) -> Masks:
@@ -53,12 +53,11 @@ def find_ticket(run: PruningRun) -> Masks:
     return masks
 
 
-def _train(run: PruningRun, masks: Masks, tell: Tell) -> list[float]:
-    assert run.recovery is not None  # noqa: S101 - draw_ticket refuses before
+def _train(run: PruningRun, masks: Masks, tell: Tell) -> dict[str, Any]:
     # With dropout: a whole model that imitates itself without noise has nothing to learn.
     run.model.train()
     try:
         with enforced(run.model, masks):
-            return run.recovery.run(run.model, run.settings.recovery_steps, tell)
+            return run.recover(run.settings.recovery_steps, tell)
     finally:
         run.model.eval()

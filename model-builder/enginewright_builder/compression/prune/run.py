@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import transformers
 
@@ -28,3 +29,9 @@ class PruningRun:
     def told(self, part: int, parts: int) -> Tell:
         """Tells the progress of one of several parts as progress of the whole."""
         return lambda fraction, message: self.tell((part + fraction) / parts, message)
+
+    def recover(self, steps: int, tell: Tell) -> dict[str, Any]:
+        """Train so many steps; an entry of the result's `recovery`. Only with a recovery."""
+        assert self.recovery is not None  # noqa: S101 - callers look
+        losses = self.recovery.run(self.model, steps, tell)
+        return {"steps": steps, "firstLoss": losses[0], "lastLoss": losses[-1]}

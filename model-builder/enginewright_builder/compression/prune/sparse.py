@@ -28,11 +28,11 @@ _FIELD = "optimization.pruning.granularity"
 
 
 def sparsify(run: PruningRun) -> dict[str, Any]:
-    """Zero weights step by step, training in between; what is zero stays zero. Result: sparsity and losses."""
+    """Zero weights step by step, training in between; what is zero stays zero. Result: sparsity and recovery."""
     model, granularity = run.model, run.settings.granularity
     layers_of(model, field=_FIELD)
     masks: Masks = {}
-    losses: list[float] = []
+    recovery: list[dict[str, Any]] = []
     for number, step in enumerate(run.steps):
         tell = run.told(number, len(run.steps))
         masks = masks_for(granularity)(
@@ -40,10 +40,10 @@ def sparsify(run: PruningRun) -> dict[str, Any]:
         )
         apply_masks(model, masks)
         tell(0.0, f"{granularity.value}: sparsity {sparsity_of(masks):.3f}")
-        if step.recovery_steps and run.recovery is not None:
+        if step.recovery_steps:
             with enforced(model, masks):
-                losses += run.recovery.run(model, step.recovery_steps, tell)
-    return {"sparsity": sparsity_of(masks), "losses": losses}
+                recovery.append(run.recover(step.recovery_steps, tell))
+    return {"sparsity": sparsity_of(masks), "recovery": recovery}
 
 
 def masks_for(granularity: PruningGranularity) -> Callable[[Mapping[str, torch.Tensor], float], Masks]:

@@ -25,7 +25,7 @@ Remover = Callable[[float], dict[str, Any]]
 
 
 def shrink(run: PruningRun) -> dict[str, Any]:
-    """Remove pieces step by step, training in between. Result: what was kept, sparsity, losses.
+    """Remove pieces step by step, training in between. Result: what was kept, sparsity, recovery.
 
     Raises DeterministicError: UnsupportedArchitecture, TooSparse when nothing would be left or nothing would go.
     """
@@ -37,14 +37,14 @@ def shrink(run: PruningRun) -> dict[str, Any]:
         PruningGranularity.HEADS_AND_NEURONS: _heads_and_neurons,
     }[run.settings.granularity](run.model, run.settings, run.probe)
     report: dict[str, Any] = {}
-    losses: list[float] = []
+    recovery: list[dict[str, Any]] = []
     for number, step in enumerate(run.steps):
         tell = run.told(number, len(run.steps))
         report = remove(step.sparsity)
         tell(0.0, f"{run.settings.granularity.value}: sparsity {report['sparsity']:.3f}")
-        if step.recovery_steps and run.recovery is not None:
-            losses += run.recovery.run(run.model, step.recovery_steps, tell)
-    return {**report, "losses": losses}
+        if step.recovery_steps:
+            recovery.append(run.recover(step.recovery_steps, tell))
+    return {**report, "recovery": recovery}
 
 
 def _neurons(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe) -> Remover:
