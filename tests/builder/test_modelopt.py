@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError, TransientError
@@ -26,10 +24,9 @@ from enginewright_builder.processes import Children
 from enginewright_builder.resources import MemoryWatch
 from enginewright_builder.toolchain.client import Toolchain, Toolchains
 from enginewright_builder.toolchain.tasks import CompileTask, ExportTask, QuantizeTask
+from tests.builder.tiny_llama import ROTARY_BASE, llm_description, write_tiny_llama
 
 pytestmark = pytest.mark.timeout(600)
-ROTARY_BASE = 500000.0
-LAYERS = 2
 GROUP = 128
 TEXTS = [row.text for row in calibration_rows()[:4]]
 
@@ -51,46 +48,12 @@ def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toolchain]:
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights; every width is divisible by 128."""
-    folder = tmp_path_factory.mktemp("llama")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=256,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        rope_parameters={"rope_theta": ROTARY_BASE, "rope_type": "default"},
-        tie_word_embeddings=False,
-        eos_token_id=2,
-    )
-    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    alphabet = {character: index for index, character in enumerate(sorted(set("".join(TEXTS)))[:200], start=5)}
-    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2, **alphabet}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "TokenizersBackend"}))
-    return folder
+    """The source checkpoint."""
+    return write_tiny_llama(tmp_path_factory.mktemp("llama"), TEXTS)
 
 
 def description(flavor: str = "PyTorch", **parallelism: int) -> EngineDescription:
-    return EngineDescription.model_validate(
-        {
-            "task": "TextGeneration",
-            "backend": "TensorRTLLM",
-            "entry": "checkpoint",
-            "inputs": ["input_ids", "attention_mask", "position_ids"],
-            "output": "logits",
-            "outputDimension": 256,
-            "limits": {"maxBatchSize": 4, "maxInputTokens": 64, "maxOutputTokens": 32},
-            "generation": {"maxContextTokens": 96, "eosTokenIds": [2]},
-            "tensorRTLLM": {"flavor": flavor, "parallelism": parallelism},
-            "runtimePackage": "tensorrt_llm",
-            "runtimeVersion": "1.2.1",
-        }
-    )
+    return EngineDescription.model_validate(llm_description(flavor, **parallelism))
 
 
 @pytest.fixture(scope="module")

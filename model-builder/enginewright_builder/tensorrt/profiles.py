@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from enginewright_api.errors import DeterministicError
 from enginewright_api.serving_spec import Limits
 
 _SHORTEST_BUCKET = 32
@@ -45,6 +46,17 @@ def profiles(limits: Limits) -> list[Profile]:
         for tokens in length_buckets(limits.max_input_tokens)
         for batch in batches
     ]
+
+
+def fitting(wanted: Sequence[Profile], shape: Shape) -> int:
+    """Number of the first profile that takes a shape; they stand in order of their size.
+
+    Raises DeterministicError LimitExceeded for a shape beyond all of them.
+    """
+    for number, profile in enumerate(wanted):
+        if shape[0] <= profile.largest[0] and shape[1] <= profile.largest[1]:
+            return number
+    raise DeterministicError("LimitExceeded", f"engine.limits: no profile takes {shape[0]} × {shape[1]} tokens")
 
 
 def trtexec_command(

@@ -13,7 +13,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format, Quantization, QuantizationMethod
 from enginewright_builder.nvidia_runtime import PLAN, toolchain_missing
 from enginewright_builder.tensorrt.build import build_plan
-from enginewright_builder.tensorrt.profiles import profiles
+from enginewright_builder.tensorrt.profiles import fitting, profiles
 from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.onnxruntime_backend import GRAPH, ONNXRuntimeBackend, module_names
 from enginewright_builder.toolchain.scopes import excluded_nodes
@@ -77,7 +77,10 @@ class TensorRTBackend:
         from polygraphy.backend.common import BytesFromPath
         from polygraphy.backend.trt import EngineFromBytes, TrtRunner
 
-        with TrtRunner(EngineFromBytes(BytesFromPath(str(engine / PLAN)))) as runner:
+        shape = feed[description.inputs[0]].shape
+        number = fitting(profiles(description.limits), (shape[0], shape[1]))
+        plan = EngineFromBytes(BytesFromPath(str(engine / PLAN)))
+        with TrtRunner(plan, optimization_profile=number) as runner:
             return np.array(runner.infer(dict(feed))[description.output])
 
 

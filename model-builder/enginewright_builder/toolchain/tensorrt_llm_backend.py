@@ -161,6 +161,7 @@ def _llm(engine: Path, description: EngineDescription) -> Any:
 
         return _tensorrt_engine.LLM(model=str(engine / ENGINE))
     from tensorrt_llm import LLM
+    from tensorrt_llm.llmapi.llm_utils import update_llm_args_with_extra_dict
 
     arguments = llm_arguments(
         model=str(engine / CHECKPOINT),
@@ -169,7 +170,8 @@ def _llm(engine: Path, description: EngineDescription) -> Any:
         quantization=Quantization(format=Format.NONE, kv_cache_format=deployment.kv_cache_format),
         speculative=deployment.speculative_decoding,
     )
-    return LLM(**arguments.model_dump(exclude_none=True))
+    # As Triton's model reads its YAML: nested settings become the library's own types.
+    return LLM(**update_llm_args_with_extra_dict({}, arguments.model_dump(exclude_none=True)))
 
 
 def _unquantized(checkpoint: Path, deployment: GpuDeployment, into: Path) -> Path:

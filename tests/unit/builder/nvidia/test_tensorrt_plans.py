@@ -11,9 +11,10 @@ from syrupy.assertion import SnapshotAssertion
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from enginewright_api.engine_description import EngineDescription
+from enginewright_api.errors import DeterministicError
 from enginewright_api.serving_spec import Limits
 from enginewright_builder.tensorrt.plan import encoder_plan_of
-from enginewright_builder.tensorrt.profiles import length_buckets, profiles
+from enginewright_builder.tensorrt.profiles import fitting, length_buckets, profiles
 from enginewright_builder.tensorrt.repository import render_plan_config
 from tests.unit.builder.nvidia.recipes import encoder
 
@@ -40,6 +41,15 @@ def test_every_shape_within_the_limits_fits_a_profile(limits: Limits) -> None:
             assert fitting, (batch, tokens)
     assert max(one.largest for one in found) == (limits.max_batch_size, limits.max_input_tokens)
     assert all(one.smallest <= one.tuned <= one.largest for one in found)
+
+
+def test_the_smallest_profile_that_fits_is_taken() -> None:
+    found = profiles(Limits(max_batch_size=8, max_input_tokens=128))
+    assert [found[fitting(found, shape)].largest for shape in ((1, 5), (2, 32), (1, 33), (8, 128))] == [
+        (1, 32), (8, 32), (1, 128), (8, 128),
+    ]  # fmt: skip
+    with pytest.raises(DeterministicError, match="no profile takes 9 × 5"):
+        fitting(found, (9, 5))
 
 
 def test_plan(golden: SnapshotAssertion) -> None:
