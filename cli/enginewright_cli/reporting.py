@@ -104,7 +104,7 @@ def _candidate(rung: RungStatus, build: EngineBuild | None, title: str) -> Candi
     if not title:
         # A candidate that was never built says its title first.
         title = rung.message.partition(": ")[0] if ": " in rung.message else rung.format
-    message = rung.message.removeprefix(f"{title}: ")
+    message = rung.message.removeprefix("chosen: ").removeprefix(title).lstrip(":, ")
     return CandidateFacts(
         title=title,
         engine_build=rung.engine_build,

@@ -23,8 +23,8 @@ class Change:
     """Before and after."""
     flops: tuple[int, int] | None
     """Of one text of 128 tokens, before and after."""
-    notes: tuple[tuple[str, str], ...]
-    """What else it told: (what, value)."""
+    notes: tuple[tuple[str, tuple[str, ...]], ...]
+    """What else it told: (what, lines); several lines where it told something of each module."""
 
 
 def changes(results: Mapping[str, Mapping[str, Any]]) -> list[Change]:
@@ -41,11 +41,18 @@ def sensitivity(results: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, A
 
 def _change(title: str, result: Mapping[str, Any]) -> Change:
     notes = [
-        (_words(name), text)
+        (_words(name), lines)
         for name, value in result.items()
-        if name not in _SIZES | _ELSEWHERE and (text := _text(value))
+        if name not in _SIZES | _ELSEWHERE and any(lines := _lines(value))
     ]
     return Change(title, _pair(result, "parameters"), _pair(result, "flops"), tuple(notes))
+
+
+def _lines(value: object) -> tuple[str, ...]:
+    """One line, or one for each module."""
+    if isinstance(value, Mapping):
+        return tuple(f"{name}: {_text(item)}" for name, item in value.items())
+    return (_text(value),)
 
 
 def _pair(result: Mapping[str, Any], name: str) -> tuple[int, int] | None:
@@ -60,17 +67,15 @@ def _words(name: str) -> str:
 
 def _text(value: object) -> str:
     """A value for people; lists and mappings on one line, cut where they are long."""
-    if value is None or value == "" or value in ([], {}):
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
     if isinstance(value, Mapping):
         return _cut([f"{name}: {_text(item)}" for name, item in value.items()])
     if isinstance(value, list):
         return _cut([_text(item) for item in value])
-    return str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else str(value)
 
 
 def _cut(parts: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -80,18 +81,25 @@ def _render(*, model: ModelFacts | None, build: ReportFacts | None, **given: str
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath(name).read_text(encoding="utf-8")),
     )
-    environment.filters |= {"mib": lambda size: f"{size / 2**20:.1f} MiB", "millions": lambda n: f"{n / 1e6:.2f} M"}
+    environment.filters |= {"mib": lambda size: f"{size / 2**20:.1f} MiB", "short": _short}
     rows = _rows(model) if model is not None else []
+    built = [row for row in rows if row.facts.seconds is not None]
     measured = any(row.gain is not None for row in rows)
     return environment.get_template("report.html.j2").render(
         **given,
         model=model,
-        rows=rows,
+        rows=built,
+        unbuilt=_unbuilt(row for row in rows if row.facts.seconds is None),
         goal_name=_GOALS[model.goal.value] if model is not None and model.profile is not None else "",
         pareto_svg=pareto_plot(model) if model is not None and measured else "",
         facts=build,
         **_details(build),
     )
+
+
+def _short(number: int) -> str:
+    """22.71 M, 2.72 G."""
+    return f"{number / 1e9:.2f} G" if number >= 10**9 else f"{number / 1e6:.2f} M"
 
 
 def _details(facts: ReportFacts | None) -> dict[str, object]:
@@ -128,6 +136,14 @@ def _rows(model: ModelFacts) -> list[Row]:
         )
         for item in model.candidates
     ]
+
+
+def _unbuilt(rows: Iterable[Row]) -> list[tuple[str, list[str]]]:
+    """Candidates that were not built, by reason."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row.facts.message, []).append(row.facts.title)
+    return list(found.items())
 
 
 def _bounds(quality: QualityEvidence) -> list[Bound]:

@@ -53,10 +53,10 @@ def latency_plot(measurements: Sequence[Measurement]) -> str:
     every = [value for one in measurements for value in (one.p50_milliseconds, one.baseline_p50_milliseconds)]
     highest = max(max(one.p95_milliseconds, one.baseline_p95_milliseconds) for one in measurements)
     axes.set_yscale("log")
-    axes.set_ylim(min(every) / 2, highest * 2.2)
+    axes.set_ylim(min(every) / 2, highest * 1.8)
     axes.set_xticks(list(places), names, fontsize=8)
     axes.set_ylabel("milliseconds: p50, whisker to p95", fontsize=8)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, ncols=2)
     return _svg(figure, "latency")
 
 
@@ -73,10 +73,10 @@ def quality_plot(quality: QualityEvidence) -> str:
         textcoords="offset points", ha="right", fontsize=8, color=_ENGINE,
     )  # fmt: skip
     highest = max(quality.max_drop, *quality.bounds, quality.drop)
-    axes.set_ylim(bottom=min(0.0, quality.drop), top=highest * 1.45 or 1.0)
+    axes.set_ylim(bottom=min(0.0, quality.drop), top=highest * 1.15 or 1.0)
     axes.set_xlabel("one-sided confidence", fontsize=8)
     axes.set_ylabel(f"drop of {quality.metric.value}", fontsize=8)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, ncols=3)
     return _svg(figure, "quality")
 
 
@@ -94,14 +94,14 @@ def pareto_plot(facts: ModelFacts) -> str:
     for number, item, result in points:
         assert item.verdict is not None  # noqa: S101 - what was measured was judged
         colour, bound, chosen = _VERDICTS[item.verdict], -result.quality, item.engine_build == facts.chosen_build
+        area = max(40.0, _LARGEST_AREA * -result.size / largest)
         axes.scatter(
-            [result.gain], [bound], s=max(40.0, _LARGEST_AREA * -result.size / largest),
-            facecolor=colour if item.engine_build in front else "none", edgecolor=colour,
-            alpha=0.9 if chosen else 0.55, linewidth=2.2 if chosen else 1.0, zorder=3,
+            [result.gain], [bound], s=area, facecolor=colour if item.engine_build in front else "none",
+            edgecolor=colour, alpha=0.9 if chosen else 0.55, linewidth=2.2 if chosen else 1.0, zorder=3,
         )  # fmt: skip
         axes.annotate(
-            f"{number}, chosen" if chosen else str(number), (result.gain, bound), xytext=(0, -3),
-            textcoords="offset points", ha="center", fontsize=8, fontweight="bold" if chosen else "normal", zorder=4,
+            f"{number} chosen" if chosen else str(number), (result.gain, bound), textcoords="offset points",
+            xytext=(0, 3 + area**0.5 / 2), ha="center", fontsize=8, fontweight="bold" if chosen else "normal", zorder=4,
         )  # fmt: skip
     line = sorted((result.gain, -result.quality) for _, item, result in points if item.engine_build in front)
     axes.plot(*zip(*line, strict=True), color=_SOFT, linewidth=0.9, linestyle=":", zorder=2)
@@ -115,7 +115,8 @@ def pareto_plot(facts: ModelFacts) -> str:
     axes.set_xlim(min(0.9, *gains) * 0.85, max(1.1, *gains) * 1.12)
     axes.set_xlabel(_GOALS[facts.goal], fontsize=8)
     axes.set_ylabel("upper bound of the drop", fontsize=8)
-    axes.legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
+    # Above the plot: points may lie in any corner.
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, ncols=2)
     return _svg(figure, "pareto")
 
 
