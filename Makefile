@@ -41,6 +41,7 @@ format: $(STAMP) ## Format and fix what can be fixed
 generate: $(STAMP) ## Write the CRDs, the chart's copy of them and the API reference from the types
 	@$(PY) -m enginewright_api.crd crds
 	@$(PY) -m enginewright_api.reference docs/api.md
+	@$(PY) -m enginewright_api.nvidia_reference docs/nvidia.md
 	@$(MAKE) --no-print-directory chart
 
 clean: ## Remove the virtual environment and caches of this checkout

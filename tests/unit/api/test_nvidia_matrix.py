@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from enginewright_api.nvidia import (
@@ -16,6 +18,7 @@ from enginewright_api.nvidia import (
     tensorrt_image,
     tensorrt_llm_image,
 )
+from enginewright_api.nvidia_reference import written
 from enginewright_api.optimization import Format, KvCacheFormat, QuantizationMethod
 from enginewright_api.recipe import AcceleratorFacts
 from enginewright_api.serving_spec import TensorRTLLMFlavor
@@ -137,3 +140,9 @@ def test_a_single_gpu_is_named_alone() -> None:
     assert dynamic is not None
     found = refusal("format FP8", dynamic.architectures, gpu("8.9"))
     assert found == "format FP8 needs compute capability 9.0; class nvidia-x has 8.9"
+
+
+def test_the_page_shows_the_matrix_as_it_is() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "nvidia.md").read_text(encoding="utf-8")
+    assert page == written(page), "run `make generate`"
+    assert all(f"| {row.triton} | {row.tensorrt_llm} |" in page for row in matrix().releases)
