@@ -8,20 +8,24 @@ from types import TracebackType
 
 import aiohttp
 
+from enginewright_serving.triton.generation_metrics import TOKENS
 from enginewright_serving.vitality import Observation
 
 _TIMEOUT_SECONDS = 1.5
 _ENGINE_GONE = re.compile(r"Stub process '[^']*' is not healthy")
 _ENCODER_REQUEST = {"inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["ready"]}]}
+_COMPLETION_TOKENS = re.compile(rf'^{TOKENS}{{[^}}]*kind="completion"[^}}]*}} ([0-9.e+]+)$', re.MULTILINE)
 _GENERATION_REQUEST = {"text_input": "ready", "sampling_param_max_tokens": 1}
 
 
 class Probe:
     """Asks one model for an answer. Use as an async context manager."""
 
-    def __init__(self, url: str, model: str, *, generates: bool = False) -> None:
+    def __init__(self, url: str, model: str, *, progress_url: str = "") -> None:
         self._model = f"{url}/v2/models/{model}"
-        self._generates = generates
+        self._progress_url = progress_url
+        """Metrics of a model that generates text; empty for others."""
+        self._progress = 0.0
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Probe:
@@ -35,7 +39,12 @@ class Probe:
             await self._session.close()
 
     async def look(self) -> Observation:
-        """One observation. Only when the probe fails is the server asked for its success counter."""
+        """One observation. Only when the probe fails is the server asked for its success counter.
+
+        A model that has generated tokens since the last look answers; asking it as well would take a place in its batch.
+        """
+        if self._progress_url and await self._has_generated():
+            return Observation(time.monotonic(), True, None)
         try:
             status, text = await self._ask()
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -48,11 +57,22 @@ class Probe:
 
     async def _ask(self) -> tuple[int, str]:
         # A decoupled model cannot be asked over /infer.
-        path, body = ("generate", _GENERATION_REQUEST) if self._generates else ("infer", _ENCODER_REQUEST)
+        path, body = ("generate", _GENERATION_REQUEST) if self._progress_url else ("infer", _ENCODER_REQUEST)
         async with self._open().post(f"{self._model}/{path}", json=body) as response:
             return response.status, await response.text()
 
+    async def _has_generated(self) -> bool:
+        try:
+            async with self._open().get(self._progress_url, headers={"Connection": "close"}) as response:
+                found = _COMPLETION_TOKENS.search(await response.text())
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+        before, self._progress = self._progress, float(found[1]) if found else 0.0
+        return self._progress > before
+
     async def _successes(self) -> int | None:
+        if self._progress_url:
+            return None  # a decoupled model's requests count as successes when they are taken
         try:
             async with self._open().get(f"{self._model}/stats") as response:
                 stats = await response.json(content_type=None)

@@ -87,10 +87,12 @@ async def _watch(run: Serve, server: ServerProcess, working: Path) -> None:
     door = await listen(health, run.listen.address, run.health_port)
     host = "127.0.0.1" if run.listen.address in ("0.0.0.0", "::") else run.listen.address  # noqa: S104 - comparison
     try:
+        metrics_url = f"http://{host}:{run.listen.metrics_port}/metrics"
         generates = read_description(engine_folder(run.repository, run.model)).task is Task.TEXT_GENERATION
-        async with Probe(f"http://{host}:{run.listen.http_port}", run.model, generates=generates) as probe:
+        progress_url = metrics_url if generates else ""
+        async with Probe(f"http://{host}:{run.listen.http_port}", run.model, progress_url=progress_url) as probe:
             await _until_stopped(run, server, health, probe, stop)
-        await _drain(run, server, health, f"http://{host}:{run.listen.metrics_port}/metrics", working)
+        await _drain(run, server, health, metrics_url, working)
     finally:
         await door.cleanup()
 

@@ -88,8 +88,8 @@ def test_openai_errors_are_the_clients_own_classes(client: openai.OpenAI) -> Non
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError, match="token ids"):
         client.embeddings.create(model="words", input=[[1, 2]])
-    with pytest.raises(openai.InternalServerError, match="/v1/chat/completions is not available"):
-        client.chat.completions.create(model="words", messages=[{"role": "user", "content": "hello"}])
+    with pytest.raises(openai.InternalServerError, match="/v1/moderations is not available"):
+        client.moderations.create(input="hello")
     with pytest.raises(openai.InternalServerError, match="asked to fail"):
         client.embeddings.create(model="words", input="fail")
 

@@ -44,6 +44,8 @@ class Metrics(Protocol):
 
     def began(self, prompt_tokens: int, seconds: float) -> None: ...
 
+    def generated(self, tokens: int) -> None: ...
+
     def ended(self, completion_tokens: int, seconds_after_first: float) -> None: ...
 
 
@@ -87,6 +89,7 @@ class Answer:
             self.metrics.began(len(self.prompt), at_seconds - self.began_seconds)
         self._last_seconds = at_seconds
         self._completion_tokens += len(news.token_ids)
+        self.metrics.generated(len(news.token_ids))
         self._token_ids += news.token_ids
         self._logprobs += news.logprobs
         self._shown += self.text.add([token for token in news.token_ids if token not in self.sampling.eos_token_ids])

@@ -26,6 +26,7 @@ class GenerationMetrics:
         self._utils = backend_utils
         self._families: list[Any] = []  # a family takes its metrics with it when it is collected
         self._load = RunnerLoad(0, 0, 0.0)
+        self._generated = 0
         labels = {"model": model}
         aliases = {"model_name": model}
         self._running = [
@@ -55,6 +56,13 @@ class GenerationMetrics:
                 for metric in metrics:
                     metric.set(value)
         self._load = load
+        generated, self._generated = self._generated, 0
+        if generated:
+            self._tokens["completion"].increment(generated)
+
+    def generated(self, tokens: int) -> None:
+        """Tokens came; told to the server with the next levels."""
+        self._generated += tokens
 
     def began(self, prompt_tokens: int, seconds: float) -> None:
         """An answer's first token came."""
@@ -63,7 +71,6 @@ class GenerationMetrics:
 
     def ended(self, completion_tokens: int, seconds_after_first: float) -> None:
         """An answer ended with so many tokens."""
-        self._tokens["completion"].increment(completion_tokens)
         if completion_tokens > 1:
             self._observe(self._inter, seconds_after_first, completion_tokens - 1)
 

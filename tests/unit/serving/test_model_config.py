@@ -13,6 +13,9 @@ from enginewright_api.serving_spec import Batching
 from enginewright_serving.model_config import render_model_config
 
 
+GENERATES = {"task": "TextGeneration", "generation": {"maxContextTokens": 512}}
+
+
 def engine(**changes: Any) -> EngineDescription:
     fields: dict[str, Any] = {
         "task": "Embedding",
@@ -47,6 +50,7 @@ def engine(**changes: Any) -> EngineDescription:
         ),
         ("classification", {"task": "Classification", "outputDimension": 3, "labels": ["a", "b", "c"]}, {}),
         ("a queue shorter than the batch", {}, {"maxQueueSize": 8}),
+        ("text generation", GENERATES, {"mode": "Continuous", "maxBatchSize": 8, "maxQueueSize": 16}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -58,7 +62,12 @@ def test_config(case: str, changes: dict[str, Any], batching: dict[str, Any], sn
 @pytest.mark.parametrize(
     ("changes", "batching", "says"),
     [
-        ({"task": "TextGeneration"}, {}, "task TextGeneration"),
+        ({"task": "Reranking"}, {}, "task Reranking"),
+        (GENERATES | {"backend": "ONNXRuntime"}, {}, "backend ONNXRuntime"),
+        (GENERATES, {"mode": "Dynamic"}, "batching.mode"),
+        (GENERATES, {"maxBatchSize": 64}, "batching.maxBatchSize: 64"),
+        (GENERATES, {"preferredBatchSizes": [4]}, "batching.preferredBatchSizes"),
+        (GENERATES, {"maxQueueDelayMicroseconds": 5}, "batching.maxQueueDelayMicroseconds"),
         ({"backend": "TensorRT"}, {}, "backend TensorRT"),
         ({}, {"mode": "Continuous"}, "batching.mode"),
         ({}, {"maxBatchSize": 64}, "batching.maxBatchSize: 64"),
