@@ -41,7 +41,7 @@ class Probe:
     async def look(self) -> Observation:
         """One observation. Only when the probe fails is the server asked for its success counter.
 
-        A model that has generated tokens since the last look answers; asking it as well would take a place in its batch.
+        A model that has generated tokens since the last look answers; asking it too would take a place in its batch.
         """
         if self._progress_url and await self._has_generated():
             return Observation(time.monotonic(), True, None)

@@ -1,4 +1,4 @@
-"""Requests for text: what is taken with which defaults, what is refused; chat templates as transformers renders them."""
+"""Requests for text: what is taken with which defaults, what is refused; chat templates as transformers has them."""
 
 from __future__ import annotations
 

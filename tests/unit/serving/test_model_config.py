@@ -12,7 +12,6 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.serving_spec import Batching
 from enginewright_serving.model_config import render_model_config
 
-
 GENERATES = {"task": "TextGeneration", "generation": {"maxContextTokens": 512}}
 
 
