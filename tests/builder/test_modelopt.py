@@ -214,6 +214,23 @@ def test_without_the_tools_the_image_is_named_and_the_checkpoint_is_ready(
     assert config["rotary_base"] == ROTARY_BASE
 
 
+def test_fp16_is_what_an_engine_computes_in(toolchain: Toolchain, graph: Path, llama: Path, tmp_path: Path) -> None:
+    """The source is in bfloat16."""
+    wanted, engine = description("Engine"), tmp_path / "build" / "engine"
+    engine.mkdir(parents=True)
+    (tmp_path / "half").mkdir()
+    folder, _ = quantized(toolchain, graph, tmp_path / "half", {"format": "FP16"}, wanted, rows=0)
+    assert json.loads((graph / "checkpoint" / "config.json").read_text())["dtype"] == "bfloat16", "left as it was"
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
+    task = CompileTask(graph=folder.parent, tokenizer=folder, description=wanted, probe=TEXTS[:1], into=engine)
+    with pytest.raises(DeterministicError, match="trtllm-build"):
+        toolchain.perform(task)
+    made = tmp_path / "build" / "engine-checkpoint"
+    assert json.loads((made / "config.json").read_text())["dtype"] == "float16"
+    name = "transformer.layers.0.mlp.proj.weight"
+    assert load_file(made / "rank0.safetensors")[name].dtype is torch.float16
+
+
 @pytest.mark.parametrize(
     ("settings", "parallelism", "reason", "words"),
     [

@@ -24,6 +24,11 @@ def for_transformers_4(config: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "rope_theta": rope["rope_theta"], "rope_scaling": None if plain else scaling}
 
 
+def in_sixteen_bits(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The same model computing in float16 or bfloat16: loaders take the type from here. 4.x knows it by either name."""
+    return {**config, "dtype": dtype, "torch_dtype": dtype}
+
+
 def tokenizer_for_transformers_4(config: dict[str, Any]) -> dict[str, Any]:
     """The same tokenizer's tokenizer_config.json."""
     if config.get("tokenizer_class") != _TOKENIZER_OF_5:

@@ -21,7 +21,11 @@ from enginewright_api.serving_spec import TensorRTLLMFlavor
 from enginewright_builder.nvidia_runtime import CHECKPOINT, ENGINE, toolchain_missing
 from enginewright_builder.tensorrt_llm import quantize as modelopt
 from enginewright_builder.tensorrt_llm.build_command import PROGRAM, build_flags
-from enginewright_builder.tensorrt_llm.huggingface_config import for_transformers_4, tokenizer_for_transformers_4
+from enginewright_builder.tensorrt_llm.huggingface_config import (
+    for_transformers_4,
+    in_sixteen_bits,
+    tokenizer_for_transformers_4,
+)
 from enginewright_builder.tensorrt_llm.launch import world_size
 from enginewright_builder.tensorrt_llm.llm_arguments import llm_arguments
 from enginewright_builder.tensorrt_llm.shape import check_group_size, check_parallelism, decoder_shape
@@ -31,7 +35,8 @@ PACKAGE = "tensorrt_llm"
 _CONFIG, _TOKENIZER_CONFIG, _STRUCTURE = "config.json", "tokenizer_config.json", "structure.json"
 _ENGINE_WEIGHTS = "rank0.safetensors"
 _DEFAULT_GROUP = 128
-_SIXTEEN_BITS = (Format.NONE, Format.FP16, Format.BF16)
+_DTYPES = {Format.FP16: "float16", Format.BF16: "bfloat16"}
+_SIXTEEN_BITS = (Format.NONE, *_DTYPES)
 
 
 class TensorRTLLMBackend:
@@ -85,7 +90,7 @@ class TensorRTLLMBackend:
         kv_kernel = kv_kernel_of(quantization.kv_cache_format)
         kv_algorithm = kv_kernel.algorithm if kv_kernel is not None else ""
         if quantization.format in _SIXTEEN_BITS and not kv_algorithm:
-            shutil.copytree(source, target, copy_function=_link)
+            _retyped(source, target, quantization.format)
             return {"excluded": [], "quantAlgo": "", "kvCacheQuantAlgo": ""}
         if kernel is None:
             raise DeterministicError(
@@ -95,6 +100,8 @@ class TensorRTLLMBackend:
             )
         if quantization.format is Format.INT4:
             check_group_size(decoder_shape(_read(source / _CONFIG)), group_size, deployment.parallelism.tensor)
+        if quantization.format in _DTYPES:
+            source = _retyped(source, into.with_name("retyped"), quantization.format)
         model = modelopt.load_decoder(source)
         excluded = modelopt.quantize(model, quantization, calibration, group_size=group_size)
         if engine:
@@ -172,6 +179,16 @@ def _llm(engine: Path, description: EngineDescription) -> Any:
     )
     # As Triton's model reads its YAML: nested settings become the library's own types.
     return LLM(**update_llm_args_with_extra_dict({}, arguments.model_dump(exclude_none=True)))
+
+
+def _retyped(source: Path, target: Path, wanted: Format) -> Path:
+    """The checkpoint with the format's type in config.json; weights are hard links and are cast when they load."""
+    shutil.copytree(source, target, copy_function=_link)
+    if wanted in _DTYPES:
+        config = in_sixteen_bits(_read(target / _CONFIG), _DTYPES[wanted])
+        (target / _CONFIG).unlink()  # it is a link to the other one
+        _write(target / _CONFIG, config)
+    return target
 
 
 def _unquantized(checkpoint: Path, deployment: GpuDeployment, into: Path) -> Path:
