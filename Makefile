@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-down test check format generate unit e2e clean
+.PHONY: help setup demo demo-llm demo-down test check format generate unit e2e clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,10 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## From examples/minilm/model.yaml to answers on this machine, no cluster needed
 	@ENGINEWRIGHT_HOME=$${ENGINEWRIGHT_HOME:-$(CURDIR)/.enginewright} $(VENV)/bin/enginewright demo $(ARGS)
 
-demo-down: $(STAMP) ## Stop what `make demo` started
+demo-llm: $(STAMP) ## From examples/smollm2/model.yaml to a chat on this machine
+	@$(MAKE) --no-print-directory demo ARGS="--model smollm2 $(ARGS)"
+
+demo-down: $(STAMP) ## Stop what `make demo` and `make demo-llm` started
 	@ENGINEWRIGHT_HOME=$${ENGINEWRIGHT_HOME:-$(CURDIR)/.enginewright} $(VENV)/bin/enginewright down
 
 test: $(STAMP) ## Everything this machine can run; what it cannot says so

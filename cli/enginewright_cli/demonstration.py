@@ -1,4 +1,4 @@
-"""demo: from examples/minilm/model.yaml to answers on this machine."""
+"""demo: from an example's model.yaml to answers on this machine."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    filename: Annotated[Path, typer.Option("--filename", "-f", help="An embedding model.")] = Path(
-        "examples/minilm/model.yaml"
-    ),
+    model: Annotated[str, typer.Option("--model", help="An example: minilm embeds, smollm2 chats.")] = "minilm",
+    filename: Annotated[
+        Path | None, typer.Option("--filename", "-f", help="Another model, of task Embedding or TextGeneration.")
+    ] = None,
     load: Annotated[bool, typer.Option("--load", help="Put load on it afterwards and watch it scale.")] = False,
     timeout_seconds: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the model at most.")] = 900.0,
     http_port: Annotated[int, typer.Option("--http-port", help="Gateway: HTTP.")] = HTTP_PORT,
@@ -30,4 +31,5 @@ def demo(
 ) -> None:
     """Build, prove and serve a model on this machine, ask it questions, and show how it compares with the original."""
     options = Options(http_port=http_port, grpc_port=grpc_port, scale_down_seconds=15.0)
-    Demo(state_directory(state), options, filename, timeout_seconds).run(load=load)
+    chosen = filename or Path("examples") / model / "model.yaml"
+    Demo(state_directory(state), options, chosen, timeout_seconds).run(load=load)

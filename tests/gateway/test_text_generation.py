@@ -17,6 +17,8 @@ import openai
 import pytest
 import tritonclient.grpc
 
+from enginewright_api.errors import TransientError
+from enginewright_cli.demo import chat as demo_chat
 from tests.gateway.running_gateway import RunningGateway
 from tests.gateway.triton_process import missing
 from tests.serving.language_models import language_model
@@ -294,6 +296,15 @@ def test_no_character_is_cut_in_a_stream(client: openai.OpenAI) -> None:
     ]
     assert any(ord(character) > 127 for chunk in chunks for character in chunk)
     assert all("\ufffd" not in chunk for chunk in chunks[:-2]), chunks  # only an answer cut by its limit may end so
+
+
+def test_the_demo_chats_and_says_when_an_answer_is_not_to_be_had(gateway: RunningGateway) -> None:
+    pieces: list[str] = []
+    spoken = demo_chat.ask(gateway.url, "smollm2", demo_chat.QUESTIONS[0], pieces.append, max_tokens=20)
+    assert "Paris" in spoken.text == "".join(pieces) and len(pieces) > 3
+    assert 3 < spoken.tokens <= 20 and 0 < spoken.first_token_seconds < spoken.seconds and spoken.tokens_per_second > 0
+    with pytest.raises(TransientError, match="404 .*there is: smollm2"):
+        demo_chat.ask(gateway.url, "other", "hello", pieces.append)
 
 
 def kserve_inputs(prompt: str, *, streaming: bool, tokens: int) -> list[Any]:

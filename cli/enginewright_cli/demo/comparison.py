@@ -18,7 +18,10 @@ def comparison(evidence: MeasuredEvidence, *, engine: str, batch_sizes: Sequence
     table.add_column("")
     for column in ("baseline (PyTorch fp32)", engine, "ratio"):
         table.add_column(column, justify="right")
-    for measurement in _longest(benchmark.measurements, batch_sizes):
+    generated = [measurement for measurement in benchmark.measurements if measurement.output_tokens]
+    for measurement in generated:
+        _add_generated(table, measurement)
+    for measurement in [] if generated else _longest(benchmark.measurements, batch_sizes):
         shape = f"batch {measurement.batch_size} × {measurement.tokens} tokens"
         table.add_row(
             f"latency p50, {shape}",
@@ -51,6 +54,25 @@ def comparison(evidence: MeasuredEvidence, *, engine: str, batch_sizes: Sequence
         f"drop ≤ {quality.drop_upper_bound:.4f} of {quality.max_drop:g} allowed",
     )
     return table
+
+
+def _add_generated(table: Table, measurement: Measurement) -> None:
+    """Rows of one number of streams; throughput is in answers a second, so tokens are that times their length."""
+    tokens = measurement.output_tokens or 0
+    shape = f"{measurement.batch_size} stream{'s' if measurement.batch_size > 1 else ''}"
+    before, after = measurement.baseline_throughput_per_second, measurement.throughput_per_second
+    table.add_row(
+        f"tokens a second, {shape}", f"{before * tokens:.0f}/s", f"{after * tokens:.0f}/s", f"{after / before:.2f}×"
+    )
+    slow, fast = measurement.baseline_first_token_milliseconds, measurement.first_token_milliseconds
+    if slow and fast:
+        table.add_row(f"first token p50, {shape}", f"{slow:.0f} ms", f"{fast:.0f} ms", f"{slow / fast:.2f}×")
+    table.add_row(
+        f"answer of {tokens} tokens p50, {shape}",
+        f"{measurement.baseline_p50_milliseconds:.0f} ms",
+        f"{measurement.p50_milliseconds:.0f} ms",
+        f"{measurement.speedup:.2f}×",
+    )
 
 
 def _longest(measurements: Sequence[Measurement], batch_sizes: Sequence[int]) -> list[Measurement]:

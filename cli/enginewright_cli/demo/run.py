@@ -16,6 +16,8 @@ from rich.table import Table
 from enginewright_api.engine_build import EngineBuild
 from enginewright_api.errors import DeterministicError, EnginewrightError
 from enginewright_api.optimized_model import OptimizedModel
+from enginewright_api.recipe import Task
+from enginewright_cli.demo import chat
 from enginewright_cli.demo.answers import (
     ARTICLES,
     QUESTIONS,
@@ -52,10 +54,13 @@ class Demo:
     def run(self, *, load: bool) -> None:
         """All steps; raises the error that stops it."""
         (document,) = [item for item in read_documents(str(self.filename)) if item["kind"] == "OptimizedModel"]
-        if document["spec"].get("task") != "Embedding":
+        task = document["spec"].get("task")
+        if task not in ("Embedding", "TextGeneration"):
             raise DeterministicError(
-                "Usage", f"{self.filename}: the demo asks an embedding model; task must be Embedding"
+                "Usage", f"{self.filename}: the demo asks models of task Embedding or TextGeneration, not {task}"
             )
+        if load and task != "Embedding":
+            raise DeterministicError("Usage", "--load: only for embedding models")
         running = daemon.start(self.state, self.options)
         _step("control plane", running.sentence)
         asyncio.run(self._apply_and_show(document, running))
@@ -83,7 +88,7 @@ class Demo:
             follower = Follower(cluster, console, name, NAMESPACE)
             model = await follower.until_ready(timeout_seconds=self.timeout_seconds)
             build = EngineBuild.of(await cluster.get(Ref(ENGINE_BUILD, _engine(model), NAMESPACE)))
-            await asyncio.to_thread(_first_answer, self._url(running), name)
+            await asyncio.to_thread(_first_answer, self._url(running), model)
             seconds = time.monotonic() - started
             how = "built here" if follower.built_here else "the engine was in the store already, nothing was built"
             _step("first answer", f"{seconds:.1f} s after apply; {how}")
@@ -94,12 +99,16 @@ class Demo:
     def _show(self, model: OptimizedModel, build: EngineBuild, running: daemon.Running) -> None:
         name = model.metadata.name
         self._show_comparison(model, build)
-        self._show_answers(name, running)
+        if _chats(model):
+            self._show_chat(name, running)
+        else:
+            self._show_answers(name, running)
         report = self.state.root / "reports" / f"{build.metadata.name}.html"
         report.parent.mkdir(mode=0o700, exist_ok=True)
         report.write_bytes(read_file(self.state.store_uri, build.spec.key, "report.html"))
         _step("report", str(report))
-        _step("ask it", f'curl {self._url(running)}/v1/embeddings -d \'{{"model": "{name}", "input": "hello"}}\'')
+        for line in _how_to_ask(self._url(running), model):
+            _step("ask it", line)
 
     def _show_comparison(self, model: OptimizedModel, build: EngineBuild) -> None:
         active = model.status.active
@@ -136,8 +145,38 @@ class Demo:
             )
         console.print()
 
+    def _show_chat(self, name: str, running: daemon.Running) -> None:
+        for question in chat.QUESTIONS:
+            console.print()
+            console.print(f"> {question}", style="bold", markup=False)
+            spoken = chat.ask(self._url(running), name, question, _show_piece)
+            console.print()
+            console.print(
+                f"{spoken.tokens} tokens; the first after {spoken.first_token_seconds * 1000:.0f} ms, "
+                f"then {spoken.tokens_per_second:.0f} a second",
+                style="dim",
+            )
+        console.print()
+
     def _url(self, running: daemon.Running) -> str:
         return f"http://127.0.0.1:{running.http_port}"
+
+
+def _show_piece(text: str) -> None:
+    console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+
+
+def _chats(model: OptimizedModel) -> bool:
+    return model.spec.task is Task.TEXT_GENERATION
+
+
+def _how_to_ask(url: str, model: OptimizedModel) -> list[str]:
+    name = model.metadata.name
+    if not _chats(model):
+        return [f'curl {url}/v1/embeddings -d \'{{"model": "{name}", "input": "hello"}}\'']
+    body = f'{{"model": "{name}", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
+    python = f'OpenAI(base_url="{url}/v1", api_key="any").chat.completions.create(model="{name}", messages=[...])'
+    return [f"curl -N {url}/v1/chat/completions -d '{body}'", python]
 
 
 def _step(name: str, text: str) -> None:
@@ -159,12 +198,15 @@ async def _generation(cluster: Any, name: str) -> int | None:
     return int(item["metadata"]["generation"])
 
 
-def _first_answer(url: str, name: str) -> None:
+def _first_answer(url: str, model: OptimizedModel) -> None:
     """Ready means that it answers; the gateway may hear of it a moment later."""
     end = time.monotonic() + 10.0
     while True:
         try:
-            over_openai(url, name, ["hello"])
+            if _chats(model):
+                chat.ask(url, model.metadata.name, "hello", lambda _: None, max_tokens=1)
+            else:
+                over_openai(url, model.metadata.name, ["hello"])
         except EnginewrightError:
             if time.monotonic() > end:
                 raise
