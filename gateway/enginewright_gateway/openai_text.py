@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import Response
@@ -162,7 +162,7 @@ async def answer(request: TextRequest, inbound: Inbound, exchange: Exchange, *, 
     return EventStream(request, stack, inbound, exchange)
 
 
-async def _settle(tasks: list[asyncio.Future[Any]]) -> None:
+async def _settle(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

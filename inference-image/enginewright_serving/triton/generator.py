@@ -11,8 +11,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class TritonPythonModel:
         for request in requests:
             sender = _Sender(request.get_response_sender(), self._token_bytes)
             try:
-                wanted = self._reader.read(lambda name, request=request: _value(request, name))
+                wanted = self._reader.read(partial(_value, request))
                 self._begin(wanted, sender)
             except DeterministicError as error:
                 sender.fail(error.message, pb_utils.TritonError.INVALID_ARG)
@@ -161,7 +162,7 @@ class _Sender:
         self._closed = False
         self.open = 1
         """Answers that have not ended."""
-        self.ended = lambda: None
+        self.ended: Callable[[], None] = lambda: None
 
     def send(self, chunk: Chunk) -> None:
         """One response."""
@@ -220,7 +221,7 @@ class _Discard(_Sender):
     def __init__(self) -> None:
         self._closed = False
         self.open = 1
-        self.ended = lambda: None
+        self.ended: Callable[[], None] = lambda: None
         self.done = threading.Event()
         self.failure = ""
 

@@ -34,6 +34,10 @@ def load_runner(folder: Path, engine: EngineDescription, threads: int) -> Runner
         from enginewright_serving.triton.onnxruntime_runner import OnnxRuntimeRunner
 
         return OnnxRuntimeRunner(folder / "engine" / engine.entry, engine, threads)
+    if engine.backend is Backend.TORCH and engine.entry.endswith(".pt2"):
+        from enginewright_serving.triton.aoti_runner import AotiRunner
+
+        return AotiRunner(folder / "engine" / engine.entry, engine, threads)
     if engine.backend is Backend.TORCH:
         from enginewright_serving.triton.torch_runner import TorchRunner
 

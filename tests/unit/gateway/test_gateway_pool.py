@@ -52,6 +52,16 @@ async def test_requests_go_where_the_least_work_is() -> None:
     assert third.endpoint == first.endpoint
 
 
+async def test_what_would_wait_at_a_continuous_batch_waits_here() -> None:
+    subject = pool(replace(MODEL, task=Task.TEXT_GENERATION, max_batch_size=3, endpoints=(A,)))
+    for _ in range(3):
+        await subject.acquire()
+    waiting = asyncio.ensure_future(subject.acquire())
+    await settle()
+    assert (subject.waiting, subject.inflight) == (1, 3)
+    waiting.cancel()
+
+
 async def test_over_the_bound_requests_wait_in_order_and_then_get_room() -> None:
     subject = pool()
     leases = [await subject.acquire() for _ in range(4)]
