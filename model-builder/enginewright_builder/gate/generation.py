@@ -7,7 +7,7 @@ early difference does not make all that follows differ, and rows stay comparable
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from enginewright_builder.gate.perplexity import perplexity, perplexity_bounds
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Answers = NDArray[np.floating]
+    Answers = NDArray[np.floating[Any]]
 
 NLL, TOKENS, FIRST_CHOICE = 0, 1, 2
 """Columns of answers: mean negative log-likelihood a token in nats, tokens predicted, then chosen next tokens."""
