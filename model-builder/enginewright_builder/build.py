@@ -19,7 +19,7 @@ from enginewright_api.recipe import BuildRequest
 from enginewright_api.serving_spec import Backend
 from enginewright_api.support import calibrates, toolchain_of, unavailable, unavailable_evidence
 from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
-from enginewright_builder.description import check_limits, describe
+from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
 from enginewright_builder.gate.looks import Look, planned, settled
 from enginewright_builder.gate.quality import compare
 from enginewright_builder.places import Places
@@ -119,9 +119,9 @@ class Build:
     def _compressed(self, source: Output, evaluation: Drawn) -> Output:
         recipe = self.request.recipe
         source = self._transformed(source, evaluation)
-        description = describe(inspect(source.folder), recipe, recipe.backend)
+        description = describe_engine(inspect(source.folder), recipe)
         toolchain = self._toolchain(toolchain_of(recipe.task, recipe.backend), "export")
-        if description.backend is Backend.TORCH:
+        if description.entry == EAGER:
             return self.cache.run(Compile(source, source, description, evaluation, toolchain))
         graph = self.cache.run(Export(source, description, self.request.toolchain.digest, toolchain))
         quantization = recipe.quantization

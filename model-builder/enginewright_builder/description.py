@@ -14,7 +14,10 @@ from enginewright_builder.nvidia_runtime import PACKAGES as NVIDIA_PACKAGES
 from enginewright_builder.nvidia_runtime import entry_of, version_of
 from enginewright_builder.sources.checkpoint import Checkpoint
 
-ENTRIES = {Backend.OPENVINO: "openvino.xml", Backend.ONNX_RUNTIME: "model.onnx", Backend.TORCH: "checkpoint"}
+EAGER = "checkpoint"
+"""Entry of engines that eager PyTorch runs: the baseline."""
+
+ENTRIES = {Backend.OPENVINO: "openvino.xml", Backend.ONNX_RUNTIME: "model.onnx", Backend.TORCH: EAGER}
 PACKAGES = {Backend.OPENVINO: "openvino", Backend.ONNX_RUNTIME: "onnxruntime", Backend.TORCH: "torch"}
 
 
@@ -68,6 +71,14 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend) -> Engine
             importlib.metadata.version(PACKAGES[backend]) if backend in PACKAGES else version_of(recipe, backend)
         ),
     )
+
+
+def describe_engine(checkpoint: Checkpoint, recipe: Recipe) -> EngineDescription:
+    """engine.json of what the recipe compiles."""
+    found = describe(checkpoint, recipe, recipe.backend)
+    if recipe.backend is Backend.TORCH and recipe.task is not Task.TEXT_GENERATION:
+        return found.model_copy(update={"entry": "model.pt2"})
+    return found
 
 
 def _dimension(config: dict[str, object]) -> int:

@@ -47,7 +47,7 @@ def rows(texts: list[str], backend: Backend, tokens: int) -> list[Feed]:
     return list(feeds(texts, MODEL, description(backend), max_tokens=tokens))
 
 
-@pytest.fixture(scope="module", params=sorted(set(BACKENDS) - {Backend.TENSORRT}), ids=str)
+@pytest.fixture(scope="module", params=sorted(set(BACKENDS) - {Backend.TENSORRT, Backend.TORCH}), ids=str)
 def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Backend, Path]:
     """The float32 graph of a backend."""
     backend: Backend = request.param

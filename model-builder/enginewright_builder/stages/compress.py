@@ -11,8 +11,8 @@ from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescri
 from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import canonical_json, digest_of
 from enginewright_api.optimization import Format, Quantization
-from enginewright_api.serving_spec import Backend
 from enginewright_builder.datasets.draw import Drawn
+from enginewright_builder.description import EAGER
 from enginewright_builder.sources.checkpoint import TOKENIZER_FILES
 from enginewright_builder.stages.stage import Output
 from enginewright_builder.toolchain.client import Toolchain
@@ -128,7 +128,7 @@ class Compile:
         engine = into / "engine"
         engine.mkdir()
         copy_tokenizer(self.checkpoint.folder, into / "tokenizer")
-        if self.description.backend is Backend.TORCH:
+        if self.description.entry == EAGER:
             link_checkpoint(self.checkpoint.folder, engine / self.description.entry)
         else:
             self.toolchain.perform(

@@ -17,6 +17,7 @@ from enginewright_builder.toolchain.openvino_backend import OpenVINOBackend
 from enginewright_builder.toolchain.openvino_generation import OpenVINOGenerationBackend
 from enginewright_builder.toolchain.tensorrt_backend import TensorRTBackend
 from enginewright_builder.toolchain.tensorrt_llm_backend import TensorRTLLMBackend
+from enginewright_builder.toolchain.torch_backend import TorchBackend
 
 
 class EngineBackend(Protocol):
@@ -51,6 +52,7 @@ BACKENDS: dict[Backend, EngineBackend] = {
     Backend.OPENVINO: OpenVINOBackend(),
     Backend.ONNX_RUNTIME: ONNXRuntimeBackend(),
     Backend.TENSORRT: TensorRTBackend(),
+    Backend.TORCH: TorchBackend(),
 }
 """Of encoders."""
 

@@ -95,7 +95,7 @@ def _make(name: str, lock: Path, folder: Path, children: Children, told: Told) -
         told(0.0, f"installing toolchain {name} (once)")
         python = folder / "bin" / "python"
         _run(name, [uv, "venv", "--quiet", "--python", sys.executable, str(folder)], children)
-        sync = [uv, "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes", "--python", str(python)]
+        sync = [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python)]
         _run(name, [*sync, str(lock)], children)
         (folder / _READY).touch()
 
