@@ -58,7 +58,7 @@ def build(
     stalled = False
     table = output is Format.TABLE
     for rehearsal in rehearsals:
-        told = partial(console.print, style="bold", markup=False, soft_wrap=True) if table else _silent
+        told = _tell if table else _silent
         store_uri = store or where.store_uri
         result = climb(rehearsal, store_uri=store_uri, state=where, quiet=not table, told=told)
         stalled = stalled or result.chosen is None
@@ -74,6 +74,12 @@ def build(
         )
     if stalled:
         raise typer.Exit(1)
+
+
+def _tell(message: str) -> None:
+    """Before the builder writes to the same stream."""
+    console.print(message, style="bold", markup=False, soft_wrap=True)
+    console.file.flush()
 
 
 def _silent(message: str) -> None:

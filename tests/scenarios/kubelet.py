@@ -30,6 +30,7 @@ class Attempt:
     memory: str
     backend: str = ""
     method: str = ""
+    removed: bool = False
 
 
 Builder = Callable[[Attempt], BuildOutcome | PodStatus | None]
@@ -141,6 +142,7 @@ class Kubelet:
             memory=spec["containers"][0]["resources"]["limits"]["memory"],
             backend=request["recipe"]["backend"],
             method=quantization.get("method", ""),
+            removed=any(block in request["recipe"] for block in ("distillation", "pruning", "lowRank")),
         )
 
     async def _set(self, pod: Object, status: PodStatus) -> bool:

@@ -12,6 +12,7 @@ from tests.scenarios.kubelet import Attempt, PodStatus
 from tests.scenarios.world import World
 
 LATENCY = {"profile": "Latency"}
+TWO = {**LATENCY, "search": {"maxBuilds": 2}}
 MEASURED: dict[tuple[str, str], dict[str, Any]] = {
     ("OpenVINO", "INT8"): {"drop": 0.004, "bound": 0.006, "speedup": 4.0, "size_bytes": 23},
     ("ONNXRuntime", "INT8"): {"drop": 0.005, "bound": 0.008, "speedup": 3.0, "size_bytes": 22},
@@ -27,6 +28,8 @@ def building(world: World, seconds: float = 60.0, **changed: dict[str, Any]) -> 
 
     def build(attempt: Attempt) -> BuildOutcome | PodStatus | None:
         figures = {**MEASURED[attempt.backend, attempt.format], **changed.get(attempt.format, {})}
+        if attempt.removed:
+            figures |= {"drop": 0.03, "bound": 0.04}
         found = evidence(attempt.request_digest, **figures)
         world.store.artifacts.setdefault(attempt.key, []).append(found)
         return success(attempt.key, found, seconds=seconds)
@@ -36,7 +39,7 @@ def building(world: World, seconds: float = 60.0, **changed: dict[str, Any]) -> 
 
 async def test_the_best_that_passes_is_served(world: World) -> None:
     building(world)
-    await world.apply(optimization=LATENCY)
+    await world.apply(optimization=TWO)
     await world.settle()
     status = (await world.model())["status"]
     assert [(one.backend, one.format) for one in world.kubelet.attempts] == [
@@ -53,12 +56,26 @@ async def test_the_best_that_passes_is_served(world: World) -> None:
     assert "3.00 times" in second["message"]
     assert "INT8 SmoothQuant on OpenVINO is better" in second["message"]
     assert second["message"].count("on the Pareto front") == 1, "it is the smaller one"
-    assert all("skipped: " in rung["message"] for rung in status["rungs"][2:])
+    assert all("skipped: " in rung["message"] or "not tried: " in rung["message"] for rung in status["rungs"][2:])
     assert len(status["rungs"]) <= 16
 
 
+async def test_what_is_removed_goes_on_top_of_the_best_precision(world: World) -> None:
+    building(world)
+    await world.apply(optimization=LATENCY)
+    await world.settle()
+    removed = [one for one in world.kubelet.attempts if one.removed]
+    assert removed
+    assert {(one.backend, one.format) for one in removed} == {("OpenVINO", "INT8")}
+    assert len(world.kubelet.attempts) <= 8
+    status = (await world.model())["status"]
+    assert status["rungs"][0]["message"].startswith("chosen: ")
+    assert any("did not pass its gate" in rung["message"] for rung in status["rungs"]), "stronger ones are spared"
+    assert (await world.condition("Ready"))[0] == "True"
+
+
 async def test_a_failing_gate_leads_to_other_methods_and_formats(world: World) -> None:
-    building(world, INT8={"drop": 0.05, "bound": 0.06})
+    building(world, INT8={"drop": 0.012, "bound": 0.014})
     await world.apply(optimization=LATENCY)
     await world.settle()
     status = (await world.model())["status"]
@@ -81,11 +98,11 @@ async def test_the_search_says_where_it_stands_and_goes_on_after_a_restart(world
         return None if attempt.backend == "ONNXRuntime" and at_work else measuring(attempt)
 
     world.kubelet.builder = build
-    await world.apply(optimization=LATENCY)
+    await world.apply(optimization=TWO)
     await world.settle()
     status, reason, message = await world.condition("Built")
     assert (status, reason) == ("Unknown", "Building")
-    assert message.startswith("search 2 of 8 builds, 1 of 240 minutes: INT8 Dynamic on ONNXRuntime: ")
+    assert message.startswith("search 2 of 2 builds, 1 of 240 minutes: INT8 Dynamic on ONNXRuntime: ")
     assert "active" not in (await world.model())["status"], "the best is served when the search is over"
     world.restarted()
     before = await world.versions()
@@ -108,9 +125,9 @@ async def test_minutes_end_the_search(world: World) -> None:
 
 async def test_another_goal_builds_only_what_is_new(world: World) -> None:
     building(world)
-    await world.apply(optimization=LATENCY)
+    await world.apply(optimization=TWO)
     await world.settle()
-    await world.apply(optimization={"profile": "Size"})
+    await world.apply(optimization={"profile": "Size", "search": {"maxBuilds": 2}})
     await world.settle()
     assert len(world.kubelet.attempts) == 2
     assert (await world.model())["status"]["active"]["backend"] == "ONNXRuntime", "22 bytes are less than 23"

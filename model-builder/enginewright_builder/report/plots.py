@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from enginewright_api.evidence import Measurement, QualityEvidence, Verdict
 from enginewright_api.optimization import Profile
@@ -138,7 +138,7 @@ def sensitivity_plot(sensitivity: Sequence[Mapping[str, Any]]) -> str:
     return _svg(figure, "sensitivity")
 
 
-def _axes(*, width: float, height: float, grid: str = "y") -> tuple[Any, Any]:
+def _axes(*, width: float, height: float, grid: Literal["x", "y"] = "y") -> tuple[Any, Any]:
     # Figure without pyplot: no global state, no display.
     from matplotlib.figure import Figure
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.names import engine_build_name
@@ -28,7 +29,7 @@ from enginewright_api.optimization import (
     QuantizationMethod,
 )
 from enginewright_api.optimized_model import OptimizedModelSpec
-from enginewright_api.recipe import AcceleratorFacts, Recipe, Toolchain, build_key
+from enginewright_api.recipe import AcceleratorFacts, Recipe, Task, Toolchain, build_key
 from enginewright_api.serving_spec import Backend
 from enginewright_api.source import Dataset
 from enginewright_api.support import SUPPORTED, Support, unavailable
@@ -39,18 +40,25 @@ from .resolution import DEFAULT_DATASET, evidence_request, facts_of, resolve_rec
 RECOVERY_STEPS = 300
 """Fine-tuning after each removal: what makes most removals pass, and minutes at most for an encoder on a CPU."""
 
+_MIXED = (Format.INT8, Format.INT4)
+_NEEDED: dict[Format, tuple[Format, ...]] = {Format.NONE: (), Format.MIXED: _MIXED}
+"""Formats that a class must have, where that is not the format itself."""
+
 GROUP_SIZE = 64
 """Weights per group where a format wants groups; head sizes and hence all widths of a transformer are multiples."""
 
-_FORMATS: dict[Profile, tuple[Format, ...]] = {
-    # Integer kernels first, then formats that other hardware makes fast, at last those that only save memory.
-    Profile.LATENCY: (Format.INT8, Format.FP8, Format.NVFP4, Format.BF16, Format.FP16, Format.INT4, Format.MIXED,
-                      Format.NONE, Format.INT2),
-    # Fewest bits first: where they pass, nothing with more bits can be smaller.
-    Profile.SIZE: (Format.INT4, Format.NVFP4, Format.INT2, Format.MIXED, Format.INT8, Format.FP8, Format.FP16,
-                   Format.BF16, Format.NONE),
-}  # fmt: skip
-_FORMATS[Profile.THROUGHPUT] = _FORMATS[Profile.LATENCY]
+_FOR_SPEED = (
+    Format.INT8, Format.FP8, Format.NVFP4, Format.BF16, Format.FP16, Format.INT4, Format.MIXED, Format.NONE,
+    Format.INT2,
+)  # fmt: skip
+"""Integer kernels first, then formats that other hardware makes fast, at last those that only save memory."""
+
+_FOR_SIZE = (
+    Format.INT4, Format.NVFP4, Format.INT2, Format.MIXED, Format.INT8, Format.FP8, Format.FP16, Format.BF16,
+    Format.NONE,
+)  # fmt: skip
+"""Fewest bits first: where they pass, nothing with more bits is smaller. Generating text reads all weights for each
+token, so there it is the order for speed too."""
 
 BITS: dict[Format, float] = {
     Format.INT2: 2, Format.INT4: 4, Format.NVFP4: 4, Format.MIXED: 6, Format.INT8: 8, Format.FP8: 8,
@@ -58,7 +66,8 @@ BITS: dict[Format, float] = {
 }  # fmt: skip
 """Bits a weight, by which formats of one backend are compared before anything is measured."""
 
-_WEIGHT_ONLY = (Format.INT4, Format.INT2)
+WEIGHT_ONLY = (Format.INT4, Format.INT2, Format.MIXED)
+"""Formats that weights are stored in, not computed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +143,9 @@ def pool(
     """
     empty = Pool(spec, accelerator_class, toolchain, missing)
     found: dict[str, Candidate] = {}
-    for backend, quantization in _precisions(spec, accelerator_class, table):
-        candidate = _candidate(empty, backend, quantization, (), Blocks(None, None, None, quantization))
+    for backend, options in _precisions(spec, accelerator_class, table):
+        made = (_candidate(empty, backend, one, (), Blocks(None, None, None, one)) for one in options)
+        candidate = next((item for item in made if item is not None), None)
         if candidate is not None:
             found.setdefault(candidate.rung.key, candidate)
     precisions = tuple(
@@ -146,10 +156,14 @@ def pool(
     return Pool(spec, accelerator_class, toolchain, missing, precisions, chains)
 
 
+Options = tuple[Quantization | None, ...]
+"""The same done better and less well; the first that is available is taken."""
+
+
 def _precisions(
     spec: OptimizedModelSpec, chosen: AcceleratorClass, table: Sequence[Support]
-) -> Iterator[tuple[Backend, Quantization | None]]:
-    """(backend, quantization): the given one, then by format, by backend, by method in the table's order."""
+) -> Iterator[tuple[Backend, Options]]:
+    """(backend, settings): the given one, then by format, by method in the table's order, by backend."""
     rows = [row for row in table if row.vendor == chosen.spec.vendor and spec.task in row.tasks]
     named = spec.engine.backend
     backends: list[Backend] = list(dict.fromkeys(row.backend for row in rows))
@@ -161,18 +175,17 @@ def _precisions(
     given = spec.optimization.quantization
     calibration = given.calibration if given is not None else Calibration()
     if given is not None:
-        yield from ((backend, given) for backend in backends)
-    assert spec.optimization.profile is not None  # noqa: S101 - there is no pool without one
-    for format_ in _FORMATS[spec.optimization.profile]:
-        if format_ not in (Format.NONE, Format.MIXED) and format_ not in chosen.spec.formats:
+        yield from ((backend, (given,)) for backend in backends)
+    bits_first = spec.optimization.profile is Profile.SIZE or spec.task is Task.TEXT_GENERATION
+    for format_ in _FOR_SIZE if bits_first else _FOR_SPEED:
+        if any(needed not in chosen.spec.formats for needed in _NEEDED.get(format_, (format_,))):
             continue
         lists = [
             [
-                (backend, quantization)
+                (backend, _settings(format_, method, calibration))
                 for row in rows
                 if row.backend is backend and row.format is format_
                 for method in row.methods or (QuantizationMethod.AUTO,)
-                for quantization in _settings(format_, method, calibration)
             ]
             for backend in backends
         ]
@@ -181,18 +194,15 @@ def _precisions(
             yield from (options[place] for options in lists if place < len(options))
 
 
-def _settings(format_: Format, method: QuantizationMethod, calibration: Calibration) -> Iterator[Quantization | None]:
-    """The settings worth trying for a format and method: groups where only weights are quantised."""
+def _settings(format_: Format, method: QuantizationMethod, calibration: Calibration) -> Options:
+    """Groups where weights get few bits; a scale for each channel where there are no groups."""
     if format_ is Format.NONE:
-        yield None
-        return
-    mixed = Mixed(average_bits=6, formats=[Format.INT8, Format.INT4]) if format_ is Format.MIXED else None
-    if format_ in _WEIGHT_ONLY:
-        yield Quantization(
-            format=format_, method=method, granularity=Granularity.PER_GROUP, group_size=GROUP_SIZE,
-            calibration=calibration,
-        )  # fmt: skip
-    yield Quantization(format=format_, method=method, mixed=mixed, calibration=calibration)
+        return (None,)
+    mixed = Mixed(average_bits=6, formats=list(_MIXED)) if format_ is Format.MIXED else None
+    plain = Quantization(format=format_, method=method, mixed=mixed, calibration=calibration)
+    if format_ in (Format.INT4, Format.INT2):
+        return (plain.model_copy(update={"granularity": Granularity.PER_GROUP, "group_size": GROUP_SIZE}), plain)
+    return (plain,)
 
 
 def _chains(spec: OptimizedModelSpec) -> Iterator[tuple[Step, ...]]:
@@ -243,6 +253,21 @@ def _removals(
         )
         for share in shares
     )
+
+
+@lru_cache(maxsize=64)
+def _pool_of(spec: str, accelerator_class: str, toolchain: str) -> Pool:
+    return pool(
+        OptimizedModelSpec.model_validate_json(spec),
+        AcceleratorClass.model_validate_json(accelerator_class),
+        Toolchain.model_validate_json(toolchain),
+    )
+
+
+def pool_of(spec: OptimizedModelSpec, accelerator_class: AcceleratorClass, toolchain: Toolchain) -> Pool:
+    """As `pool`, remembered: every visit of a model asks again."""
+    return _pool_of(*(item.model_dump_json(by_alias=True, exclude_none=True)
+                      for item in (spec, accelerator_class, toolchain)))  # fmt: skip
 
 
 def _possible(pool: Pool, precisions: tuple[Candidate, ...], chain: tuple[Step, ...]) -> bool:

@@ -154,7 +154,8 @@ def _shown(found: Search, entries: list[Judged | RungStatus]) -> list[RungStatus
     def importance(place: int) -> int:
         entry = found.entries[place]
         if isinstance(entry, Skipped):
-            return 3
+            # Of methods that were not needed there are many, and they all say the same.
+            return 3 if entry.candidate.steps else 4
         if entry is best:
             return 0
         return 1 if entry.candidate.rung.key in found.front else 2

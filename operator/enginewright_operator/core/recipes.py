@@ -12,7 +12,7 @@ from enginewright_api.support import unavailable, unavailable_evidence
 
 from .acceptance import ACCEPTED, sentence_for
 from .availability import Unavailable, unused_calibration
-from .candidates import pool
+from .candidates import pool_of
 from .conditions import is_false
 from .draft import Draft, Rung
 from .resolution import evidence_request, facts_of, resolve_recipe
@@ -36,7 +36,7 @@ def recipes(draft: Draft) -> Draft:
 
 def _pool(draft: Draft, spec: OptimizedModelSpec, accelerator_class: AcceleratorClass, given: Rung) -> Draft:
     """What a search may try. `given` has the blocks that the spec names, all together: each of them must be there."""
-    found = pool(spec, accelerator_class, draft.snapshot.settings.toolchain)
+    found = pool_of(spec, accelerator_class, draft.snapshot.settings.toolchain)
     missing = list(unavailable_evidence(spec.task, given.evidence))
     missing += [
         (field, why)

@@ -8,7 +8,7 @@ No clock, no state: the same builds give the same answer after any restart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from enginewright_api.engine_build import MeasuredEvidence
@@ -16,12 +16,17 @@ from enginewright_api.evidence import Verdict
 from enginewright_api.goals import Result, pareto_front
 from enginewright_api.optimization import Format, Profile
 from enginewright_api.optimization import Search as Budget
+from enginewright_api.optimized_model import OptimizedModelSpec
+from enginewright_api.recipe import Task
 
-from .candidates import BITS, Candidate, Pool, Step
+from .candidates import BITS, WEIGHT_ONLY, Candidate, Pool, Step
 from .judgement import Judged
 
 BEFORE_ANY_STEP = ("fetch", "baseline", "reference")
 """Stages that are the same for every candidate: what fails there fails them all."""
+
+BY_FAR = 2.0
+"""Drops beyond this many budgets are not a matter of the method that found the scales."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ def walk(pool: Pool, *, max_drop: float) -> Course:
     """The order of the search: yields candidates, is sent what became of them."""
     trials: list[Trial] = []
     for candidate in pool.precisions:
-        reason = _pointless(candidate, trials)
+        reason = _pointless(candidate, trials, pool.spec, max_drop)
         if reason:
             yield Skipped(candidate, reason)
         else:
@@ -195,21 +200,41 @@ def _sent(trial: Trial | None) -> Trial:
     return trial
 
 
-def _pointless(candidate: Candidate, trials: list[Trial]) -> str:
+def _pointless(candidate: Candidate, trials: list[Trial], spec: OptimizedModelSpec, max_drop: float) -> str:
     """Why evidence makes a precision not worth a build; empty when it is."""
     for trial in trials:
-        failure, other = trial.judged.failure, trial.candidate
-        if failure is not None and failure.stage in BEFORE_ANY_STEP:
-            return f"skipped: every candidate would fail as {other.title} did, in stage {failure.stage}"
-        if trial.passed and other.format is candidate.format and _alternative(candidate, trials):
-            return f"skipped: {candidate.format.value} passed already as {other.title}"
-        same_backend = other.backend is candidate.backend
-        if trial.passed and trial.gain > 1.0 and same_backend and _coarser(other.format, candidate.format):
-            return f"skipped: {other.title} passed with fewer bits a weight"
-        weights = (Format.INT4, Format.INT2)
-        if same_backend and (other.format, candidate.format) == weights and trial.judged.verdict is Verdict.FAILED:
-            return f"skipped: {other.title} already lost {trial.drop:.4g}; fewer bits lose more"
+        for applies, why in _verdicts(candidate, trial, trials, spec, max_drop):
+            if applies:
+                return f"skipped: {why}"
     return ""
+
+
+def _verdicts(
+    candidate: Candidate, trial: Trial, trials: list[Trial], spec: OptimizedModelSpec, max_drop: float
+) -> Iterator[tuple[bool, str]]:
+    """What one trial says against a precision: whether it does, and the sentence."""
+    other, name, lost = trial.candidate, candidate.format.value, f"lost {trial.drop:.4g}"
+    same_backend, same_format = other.backend is candidate.backend, other.format is candidate.format
+    stage = trial.judged.failure.stage if trial.judged.failure is not None else ""
+    yield stage in BEFORE_ANY_STEP, f"every candidate would fail as {other.title} did, in stage {stage}"
+    yield trial.passed and same_format and _alternative(candidate, trials), f"{name} passed already as {other.title}"
+    won = trial.passed and trial.gain > 1.0
+    half = 2 * BITS[other.format] <= BITS[candidate.format]
+    yield won and same_backend and half, f"{other.title} passed with fewer bits a weight"
+    # Encoders are bound by arithmetic; generating text by reading the weights.
+    bound = spec.task is not Task.TEXT_GENERATION and spec.optimization.profile is not Profile.SIZE
+    computes = other.format in (Format.INT8, Format.FP8)
+    yield (
+        won and bound and computes and candidate.format in WEIGHT_ONLY,
+        f"{other.title} passed and computes in few bits; {name} only stores weights so",
+    )
+    yield (
+        trial.drop > BY_FAR * max_drop and same_format and (same_backend or candidate.format in WEIGHT_ONLY),
+        f"{other.title} {lost}, by far too much for another method to make up for",
+    )
+    failed = trial.judged.verdict is Verdict.FAILED
+    fewer = (other.format, candidate.format) == (Format.INT4, Format.INT2)
+    yield failed and fewer, f"{other.title} already {lost}; fewer bits lose more"
 
 
 def _alternative(candidate: Candidate, trials: list[Trial]) -> bool:
@@ -217,11 +242,6 @@ def _alternative(candidate: Candidate, trials: list[Trial]) -> bool:
     return any(
         (trial.candidate.backend, trial.candidate.format) == (candidate.backend, candidate.format) for trial in trials
     )
-
-
-def _coarser(one: Format, other: Format) -> bool:
-    """Whether a format that passed leaves the other nothing to gain: half the bits or less."""
-    return 2 * BITS[one] <= BITS[other]
 
 
 def _nothing_to_build_on(pool: Pool) -> Course:

@@ -228,6 +228,37 @@ def test_a_gentle_step_that_fails_spares_the_strong_one() -> None:
     assert not any("50% of the heads" in title for title in titles(found))
 
 
+def test_what_only_stores_few_bits_is_spared_where_few_bits_compute() -> None:
+    found = Bench(by_what).run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
+    assert not any(title.startswith(("INT4", "INT2")) for title in titles(found))
+    slow = Bench(lambda candidate: {**by_what(candidate), "speedup": 0.8 if candidate.format is Format.INT8 else 1.5})
+    searched = slow.run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
+    assert any(title.startswith("INT4") for title in titles(searched)), "INT8 gained nothing"
+
+
+def test_a_drop_by_far_too_large_is_not_tried_by_other_methods() -> None:
+    def losing(by: float) -> list[str]:
+        def figures(candidate: Candidate) -> Figures:
+            worse = {"drop": by, "bound": by + 0.001} if candidate.format is Format.INT8 else {}
+            return {**by_what(candidate), **worse}
+
+        found = Bench(figures).run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
+        return [title for title in titles(found) if title.startswith("INT8")]
+
+    assert losing(0.05) == ["INT8 SmoothQuant on OpenVINO", "INT8 Dynamic on ONNXRuntime"]
+    assert len(losing(0.012)) == 5, "a little too much may be the method's fault"
+
+
+def test_generating_text_takes_the_fewest_bits_first() -> None:
+    spec = OptimizedModelSpec.model_validate(model(task="TextGeneration", optimization={"profile": "Latency"})["spec"])
+    table = [
+        Support(Backend.OPENVINO, "cpu", frozenset({Task.TEXT_GENERATION}), format_, ())
+        for format_ in (Format.INT8, Format.INT4)
+    ]
+    found = pool(spec, CLASS, operator_settings().toolchain, lambda recipe, facts: [], table)
+    assert [item.format for item in found.precisions] == [Format.INT4, Format.INT8]
+
+
 def test_what_removes_more_and_paid_spares_its_parts() -> None:
     found = Bench(by_what).run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
     skipped = {entry.candidate.title: entry.reason for entry in found.entries if isinstance(entry, Skipped)}
