@@ -89,6 +89,12 @@ def types(model: onnx.ModelProto) -> Counter[int]:
     return Counter(tensor.data_type for tensor in model.graph.initializer)
 
 
+def test_the_graph_has_standard_operators_only(graph: Path) -> None:
+    """TensorRT has none of ONNX Runtime's own, fused ones."""
+    model = onnx.load(graph / "model.onnx", load_external_data=False)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+
+
 @pytest.mark.parametrize(("format_", "kind"), [("FP16", onnx.TensorProto.FLOAT16), ("BF16", onnx.TensorProto.BFLOAT16)])
 def test_sixteen_bits_are_in_the_graph(
     toolchain: Toolchain, graph: Path, tmp_path: Path, format_: str, kind: int

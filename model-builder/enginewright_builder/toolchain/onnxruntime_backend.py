@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from enginewright_api.engine_description import EngineDescription
-from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format, Granularity, Quantization, QuantizationMethod
 from enginewright_api.weight_support import weights_only
 from enginewright_builder.toolchain.graph import example_inputs, load_encoder
 from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.onnx_graph import write_onnx
 from enginewright_builder.toolchain.scopes import excluded_nodes
 from enginewright_builder.toolchain.weight_only import compress
 
 GRAPH = "model.onnx"
 ENTRY = "model.onnx"
 PACKAGE = "onnxruntime"
-_OPSET = 17
 _QUANTIZED = ["MatMul"]
 
 
@@ -33,33 +31,12 @@ class ONNXRuntimeBackend:
 
     def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
         """ONNX in float32 with dynamic batch and tokens, attention and normalisation fused."""
-        import torch
-
         from enginewright_builder.toolchain.onnxruntime_fusion import fuse
 
         encoder = load_encoder(checkpoint, description)
         # Spelt out, attention is a pattern that the optimiser knows; scaled_dot_product_attention is not.
         encoder.model.set_attn_implementation("eager")
-        names = list(description.inputs)
-        axes = {name: {0: "batch", 1: "tokens"} for name in names} | {description.output: {0: "batch"}}
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                # The tracing exporter: node names keep the module path (needed for `exclude`), and the newer one
-                # writes an invalid model for an output that is called `embedding`.
-                torch.onnx.export(
-                    encoder,
-                    tuple(example_inputs(description).values()),
-                    str(into / GRAPH),
-                    input_names=names,
-                    output_names=[description.output],
-                    dynamic_axes=axes,
-                    opset_version=_OPSET,
-                    dynamo=False,
-                )
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise DeterministicError("UnsupportedOperator", f"the model cannot be exported to ONNX: {first}") from error
+        write_onnx(encoder, description, into / GRAPH)
         probe = {name: values.numpy() for name, values in example_inputs(description).items()}
         fuse(into / GRAPH, head_size(encoder.model.config), probe)
 

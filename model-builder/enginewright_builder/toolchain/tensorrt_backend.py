@@ -14,8 +14,10 @@ from enginewright_api.optimization import Format, Quantization, QuantizationMeth
 from enginewright_builder.nvidia_runtime import PLAN, toolchain_missing
 from enginewright_builder.tensorrt.build import build_plan
 from enginewright_builder.tensorrt.profiles import fitting, profiles
+from enginewright_builder.toolchain.graph import load_encoder
 from enginewright_builder.toolchain.inputs import Feed
-from enginewright_builder.toolchain.onnxruntime_backend import GRAPH, ONNXRuntimeBackend, module_names
+from enginewright_builder.toolchain.onnx_graph import write_onnx
+from enginewright_builder.toolchain.onnxruntime_backend import GRAPH, module_names
 from enginewright_builder.toolchain.scopes import excluded_nodes
 
 PACKAGE = "tensorrt"
@@ -34,8 +36,8 @@ class TensorRTBackend:
     package = PACKAGE
 
     def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
-        """ONNX in float32 with dynamic batch and tokens: the same graph as ONNX Runtime's."""
-        ONNXRuntimeBackend().export(checkpoint, description, into)
+        """ONNX in float32 with dynamic batch and tokens, standard operators only: TensorRT fuses by itself."""
+        write_onnx(load_encoder(checkpoint, description), description, into / GRAPH)
 
     def quantize(
         self,
