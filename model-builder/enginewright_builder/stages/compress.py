@@ -10,7 +10,7 @@ from typing import Any
 from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import canonical_json, digest_of
-from enginewright_api.optimization import Format, Quantization
+from enginewright_api.optimization import Quantization, QuantizationMethod
 from enginewright_builder.datasets.draw import Drawn
 from enginewright_builder.description import EAGER
 from enginewright_builder.sources.checkpoint import TOKENIZER_FILES
@@ -33,9 +33,10 @@ class Export:
     shared: bool = True
 
     def key(self) -> str:
-        """Limits are no part of it: the graph's shapes are dynamic."""
+        """Limits are no part of it: the graph's shapes are dynamic. Nor is what only the server reads."""
         graph = self.description.model_copy(update={"precision_hint": "f32"}).wire()
         del graph["limits"]
+        graph.pop("generation", None)
         return digest_of(
             {
                 "stage": self.name,
@@ -90,7 +91,7 @@ class Quantize:
                 into=into,
             )
         )
-        scaled = settings.format is Format.INT8
+        scaled = settings.method is not QuantizationMethod.AUTO
         told = f"{settings.format.value} {settings.method.value}" if scaled else settings.format.value
         if self.calibration.rows:
             told += f" on {len(self.calibration.rows)} rows of {self.calibration.name}"
