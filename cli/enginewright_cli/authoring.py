@@ -23,6 +23,7 @@ from enginewright_cli.options import (
     state_directory,
 )
 from enginewright_cli.output import Format, console, errors, print_data, print_table
+from enginewright_cli.preflight import Preflight, geometry_of, preflight, sentences
 from enginewright_cli.rehearsal import Rehearsal, rehearse
 from enginewright_cli.state import StateDirectory
 from enginewright_operator.core.candidates import Pool
@@ -68,12 +69,22 @@ def plan(
     where = state_directory(state)
     rehearsals = _rehearsals(filename, classes, namespace, where)
     rungs = [(rehearsal.name, rung) for rehearsal in rehearsals for rung in rehearsal.rungs]
-    planned = [_planned(name, rung, where) for name, rung in rungs]
+    estimates = [
+        preflight(rung, geometry)
+        for rehearsal in rehearsals
+        for geometry in [geometry_of(rehearsal.rungs[0].recipe.source)]
+        for rung in rehearsal.rungs
+    ]
+    planned = [_planned(name, rung, found, where) for (name, rung), found in zip(rungs, estimates, strict=True)]
     on_gpu = [gpu_build(rung.recipe) for _, rung in rungs]
     if output is not Format.TABLE:
         print_data([row | ({"onGpu": gpu} if gpu else {}) for row, gpu in zip(planned, on_gpu, strict=True)], output)
         return
     print_table([name.upper() for name in planned[0]], [list(row.values()) for row in planned])
+    for sentence in dict.fromkeys(
+        told for (_, rung), found in zip(rungs, estimates, strict=True) for told in sentences(rung, found)
+    ):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if any(rehearsal.pool is None for rehearsal in rehearsals):
         console.print("Rungs are tried in order; the first that passes its gate and beats the baseline is served.")
     for rehearsal in rehearsals:
@@ -95,7 +106,7 @@ def _search_sentence(name: str, pool: Pool) -> str:
     )
 
 
-def _planned(model: str, rung: Rung, state: StateDirectory) -> dict[str, str]:
+def _planned(model: str, rung: Rung, estimate: Preflight, state: StateDirectory) -> dict[str, str]:
     evidence = rung.evidence
     exists = lookup(state.store_uri, rung.key) is not None
     return {
@@ -105,6 +116,8 @@ def _planned(model: str, rung: Rung, state: StateDirectory) -> dict[str, str]:
         "class": rung.accelerator.accelerator_class,
         "engineBuild": rung.build_name,
         "build": "none, the engine is in the store" if exists else "needed",
+        "time": estimate.time,
+        "memory": estimate.memory,
         "gate": f"{evidence.metric.value} drop ≤ {evidence.max_drop:g} at confidence {evidence.confidence:g}",
     }
 

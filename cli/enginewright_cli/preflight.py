@@ -1,0 +1,101 @@
+"""What a model will take, estimated from its config.json before anything is fetched, built or scheduled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginewright_api.build_time import build_seconds
+from enginewright_api.errors import EnginewrightError
+from enginewright_api.footprint import check_will_fit, footprint, shown
+from enginewright_api.geometry import Geometry
+from enginewright_api.optimization import Format, QuantizationMethod
+from enginewright_api.source import Source
+from enginewright_api.support import SUPPORTED, toolchain_of
+from enginewright_builder.places import Places
+from enginewright_builder.sources.origins import origin_of
+from enginewright_operator.core.draft import Rung
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """Estimates of one rung."""
+
+    memory: str
+    """Serving one replica at the limits."""
+    time: str
+    """Building it here, with nothing in the cache."""
+    problem: str
+    """Why it will not fit; empty when it will."""
+    parts: str
+    """Where the memory goes."""
+
+
+def geometry_of(source: Source) -> Geometry | str:
+    """Sizes of a source's model, or why they are not known here."""
+    nowhere = Path(tempfile.gettempdir()) / "enginewright-no-such-volume"
+    try:
+        return Geometry.of(origin_of(source, Places(nowhere, nowhere, nowhere, nowhere)).config())
+    except EnginewrightError as error:
+        return error.message
+
+
+def preflight(rung: Rung, geometry: Geometry | str) -> Preflight:
+    """Memory and time of one rung."""
+    if isinstance(geometry, str):
+        return Preflight(UNKNOWN, UNKNOWN, "", f"not known from here: {geometry}")
+    found = footprint(geometry, rung.recipe)
+    try:
+        check_will_fit(found, rung.accelerator)
+        problem = ""
+    except EnginewrightError as error:
+        problem = error.message
+    return Preflight(f"{shown(found.total_bytes)}", _minutes(geometry, rung), problem, found.sentence())
+
+
+def sentences(rung: Rung, estimate: Preflight) -> list[str]:
+    """What the table has no room for: where the memory goes, whether it fits, what was chosen and why."""
+    name = f"{rung.title}: "
+    told = [
+        f"{name}serving needs about {estimate.parts}."
+        if estimate.memory != UNKNOWN
+        else f"Memory and time {estimate.parts}"
+    ]
+    if estimate.problem:
+        told.append(f"{name}WILL NOT FIT: {estimate.problem}.")
+    return [*told, f"{name}{_chosen(rung)}."]
+
+
+def _chosen(rung: Rung) -> str:
+    """Backend and method, and the row of the table of support that they come from."""
+    recipe, facts = rung.recipe, rung.accelerator
+    format_ = recipe.quantization.format if recipe.quantization is not None else Format.NONE
+    fitting = [
+        row.backend.value
+        for row in SUPPORTED
+        if row.vendor == facts.vendor and recipe.task in row.tasks and row.format is format_
+    ]
+    others = f" (of {', '.join(dict.fromkeys(fitting))}, fastest first)" if len(set(fitting)) > 1 else ""
+    method = recipe.quantization.method if recipe.quantization is not None else QuantizationMethod.AUTO
+    how = f", method {method.value}" if method is not QuantizationMethod.AUTO else ""
+    toolchain = toolchain_of(recipe.task, recipe.backend)
+    where = f", toolchain {toolchain}" if toolchain != "default" else ""
+    return f"backend {recipe.backend.value}{others}{how}{where}"
+
+
+def _minutes(geometry: Geometry, rung: Rung) -> str:
+    if rung.accelerator.vendor != "cpu":
+        return "depends on the GPU"
+    seconds = build_seconds(
+        geometry,
+        rung.recipe,
+        rung.evidence,
+        architecture=rung.accelerator.architecture,
+        cores=len(os.sched_getaffinity(0)),
+    )
+    total = sum(seconds.values())
+    return f"about {total / 60:.0f} min" if total >= 90 else f"about {max(round(total, -1), 10):.0f} s"
