@@ -80,7 +80,7 @@ def load_model(checkpoint: Path, task: Task, *, dtype: str = "float32") -> trans
         plain.__init__(self, config, *inputs, **options)
         apply_structure(self, structure)
 
-    shaped = type(plain.__name__, (plain,), {"__init__": build, "__module__": plain.__module__})
+    shaped: Any = type(plain.__name__, (plain,), {"__init__": build, "__module__": plain.__module__})
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # for a pooler that the checkpoint lacks

@@ -78,5 +78,5 @@ def two_of_four_masks(scores: Mapping[str, torch.Tensor]) -> Masks:
 
 def sparsity_of(masks: Masks) -> float:
     """Share of the weights that is dropped."""
-    total = sum(mask.numel() for mask in masks.values())
+    total: int = sum(mask.numel() for mask in masks.values())
     return 1.0 - sum(int(mask.sum()) for mask in masks.values()) / total
