@@ -23,6 +23,7 @@ GGUF_SUFFIX = ".gguf"
 _KEPT_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja", GGUF_SUFFIX)
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle")
 _FLOAT32_BYTES = 4
+_MOST_LABELS = 1_000_000
 _ROBERTA_LIKE_OFFSET = 2
 """Models of RoBERTa's family number positions from pad_token_id + 1, so two of their positions are never used."""
 
@@ -60,17 +61,18 @@ class Checkpoint:
 
         A plain checkpoint (no modules.json) is pooled by the mean and normalised.
         """
-        modules = self._json("modules.json", default=[])
-        kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
+        modules = self._modules()
+        kinds = [kind for kind, _ in modules]
         unknown = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
         if unknown:
             raise DeterministicError(
-                "FeatureNotAvailable", f"modules.json: module {unknown[0]} after the transformer is not available yet"
+                "FeatureNotAvailable",
+                f"modules.json: module {unknown[0]!r} after the transformer is not available yet",
             )
         if "Pooling" not in kinds:
             return Pooling.MEAN, not kinds or "Normalize" in kinds
-        path = next(str(module["path"]) for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling")
-        settings = self._json(f"{path}/config.json", default={})
+        path = next(path for kind, path in modules if kind == "Pooling")
+        settings = _object(self.folder / path / CONFIG, f"{path}/{CONFIG}")
         wanted = sorted(name for name, value in settings.items() if name.startswith("pooling_mode") and value is True)
         known = {"pooling_mode_mean_tokens": Pooling.MEAN, "pooling_mode_cls_token": Pooling.CLS}
         if len(wanted) != 1 or wanted[0] not in known:
@@ -83,13 +85,30 @@ class Checkpoint:
     def labels(self) -> list[str]:
         """Class names in order, for classification."""
         names = self.config.get("id2label") or {}
+        if not isinstance(names, dict) or not all(str(key).isdecimal() and len(str(key)) < 10 for key in names):
+            raise _invalid(f"{CONFIG}: id2label is no mapping of class numbers to names")
         if names:
             return [str(names[key]) for key in sorted(names, key=int)]
-        return [f"LABEL_{index}" for index in range(int(self.config.get("num_labels", 2)))]
+        count = self.config.get("num_labels", 2)
+        if type(count) is not int or not 1 <= count <= _MOST_LABELS:
+            raise _invalid(f"{CONFIG}: num_labels is {count!r}"[:120] + f"; it must be between 1 and {_MOST_LABELS}")
+        return [f"LABEL_{index}" for index in range(count)]
 
-    def _json(self, name: str, *, default: Any) -> Any:
-        path = self.folder / name
-        return read_json(path, name=name) if path.is_file() else default
+    def _modules(self) -> list[tuple[str, str]]:
+        """Kind and folder of each module that sentence-transformers lists."""
+        path = self.folder / "modules.json"
+        listed = read_json(path, name="modules.json") if path.is_file() else []
+        if not isinstance(listed, list) or not all(isinstance(module, dict) for module in listed):
+            raise _invalid("modules.json: is not a list of modules")
+        modules = [(str(module.get("type", "")).rpartition(".")[2], str(module.get("path", ""))) for module in listed]
+        astray = next((path for _, path in modules if _leads_out(path)), None)
+        if astray is not None:
+            raise DeterministicError("UnsafePath", f"modules.json: path {astray[:80]!r} leads out of the folder")
+        return modules
+
+
+def _leads_out(path: str) -> bool:
+    return path.startswith("/") or "\0" in path or "\\" in path or ".." in path.split("/")
 
 
 def kept(relative: str) -> bool:
@@ -142,7 +161,7 @@ def inspect(folder: Path) -> Checkpoint:
         raise DeterministicError(
             "InvalidCheckpoint", f"{TOKENIZER} is missing; save the tokenizer beside the model (save_pretrained)"
         )
-    if not isinstance(read_json(folder / TOKENIZER, name=TOKENIZER).get("model"), dict):
+    if not isinstance(_object(folder / TOKENIZER, TOKENIZER).get("model"), dict):
         raise DeterministicError("InvalidCheckpoint", f"{TOKENIZER}: has no field `model`; it is not a tokenizer")
     weights = _weights(folder)
     parameters = 0
@@ -165,8 +184,20 @@ def read_json(path: Path, *, name: str) -> Any:
     """Parsed file. Raises DeterministicError naming it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DeterministicError("InvalidCheckpoint", f"{name}: is not readable JSON ({error})") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise _invalid(f"{name}: is not readable JSON ({error})") from error
+
+
+def _object(path: Path, name: str) -> dict[str, Any]:
+    """A file that is a JSON object. Raises DeterministicError naming it."""
+    found = read_json(path, name=name)
+    if not isinstance(found, dict):
+        raise _invalid(f"{name}: is not a JSON object")
+    return found
+
+
+def _invalid(what: str) -> DeterministicError:
+    return DeterministicError("InvalidCheckpoint", what)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -194,12 +225,12 @@ def _listed(folder: Path) -> dict[str, set[str]]:
     """Shard → tensors, from the index."""
     if not (folder / INDEX).is_file():
         return {}
-    mapping = read_json(folder / INDEX, name=INDEX).get("weight_map")
+    mapping = _object(folder / INDEX, INDEX).get("weight_map")
     if not isinstance(mapping, dict) or not mapping:
         raise DeterministicError("InvalidCheckpoint", f"{INDEX}: has no weight_map")
     shards: dict[str, set[str]] = {}
     for tensor, shard in mapping.items():
-        if "/" in str(shard) or not str(shard).endswith(".safetensors"):
+        if "/" in str(shard) or "\0" in str(shard) or not str(shard).endswith(".safetensors"):
             raise DeterministicError("InvalidCheckpoint", f"{INDEX}: {shard!r} is no safetensors file of this folder")
         shards.setdefault(str(shard), set()).add(str(tensor))
     return shards

@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TypeGuard
 
 from enginewright_api.errors import DeterministicError
 
@@ -22,6 +23,8 @@ _SHORT_HEADER = bytes(6) + b"{"
 """What follows in a safetensors file whose header is 0x0080 to 0x0580 bytes long; 0 is no instruction of a pickle."""
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"(\xb5/\xfd": "zstd"}
 _TAR_MAGIC_AT = 257
+_MOST_DIMENSIONS = 32
+_LARGEST = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def read_header(path: Path, *, name: str) -> Tensors:
             raise _broken(name, f"is truncated or no safetensors file: its header should be {length} bytes long")
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _broken(name, "its header is not JSON") from error
     if not isinstance(header, dict):
         raise _broken(name, "its header is not a JSON object")
@@ -73,26 +76,51 @@ def read_header(path: Path, *, name: str) -> Tensors:
 
 def _tensors(header: dict[str, object], data_bytes: int, name: str) -> Tensors:
     shapes: dict[str, tuple[int, ...]] = {}
-    end = 0
+    places: list[tuple[int, int, str]] = []
     for tensor, entry in header.items():
         if tensor == "__metadata__":
             continue
-        try:
-            shape = tuple(int(side) for side in entry["shape"])  # type: ignore[index]  # checked by the except
-            start, stop = (int(offset) for offset in entry["data_offsets"])  # type: ignore[index]
-            bits = _BITS[str(entry["dtype"])]  # type: ignore[index]
-        except (KeyError, TypeError, ValueError) as error:
-            raise _broken(name, f"the header's entry for {tensor} is broken") from error
+        shape, (start, stop), bits = _entry(tensor, entry, name)
         if stop - start != (prod(shape) * bits + 7) // 8:
-            raise _broken(name, f"the size of {tensor} does not fit its shape")
+            raise _broken(name, f"the size of {tensor!r} does not fit its shape")
         shapes[tensor] = shape
-        end = max(end, stop)
+        places.append((start, stop, tensor))
     if not shapes:
         raise _broken(name, "holds no tensors")
+    end = _end(places, name)
     if end != data_bytes:
         what = "is truncated" if end > data_bytes else "has bytes that belong to no tensor"
         raise _broken(name, f"{what}: {data_bytes} bytes of tensors are there, {end} are listed; download it again")
     return Tensors(shapes, sum(prod(shape) for shape in shapes.values()))
+
+
+def _entry(tensor: str, entry: object, name: str) -> tuple[tuple[int, ...], tuple[int, int], int]:
+    """Shape, place and bits an element, of types that nothing has to be made of: no `2.5`, no `true`, no `"2"`."""
+    given = entry if isinstance(entry, dict) else {}
+    shape, offsets, dtype = given.get("shape"), given.get("data_offsets"), given.get("dtype")
+    if not (_counts(shape) and _counts(offsets) and len(offsets) == 2 and isinstance(dtype, str) and dtype in _BITS):
+        raise _broken(name, f"the header's entry for {tensor!r} is broken")
+    return tuple(shape), (offsets[0], offsets[1]), _BITS[dtype]
+
+
+def _counts(value: object) -> TypeGuard[list[int]]:
+    """Whether it is a list of sizes that a file can have."""
+    return (
+        isinstance(value, list)
+        and len(value) <= _MOST_DIMENSIONS
+        and all(type(item) is int and 0 <= item < _LARGEST for item in value)
+    )
+
+
+def _end(places: list[tuple[int, int, str]], name: str) -> int:
+    """Where the last tensor ends. The format allows neither holes nor bytes that two tensors share."""
+    end = 0
+    for start, stop, tensor in sorted(places):
+        if start != end:
+            what = "overlaps the tensor before it" if start < end else "leaves bytes before it to no tensor"
+            raise _broken(name, f"{tensor!r} {what}; save the weights again")
+        end = stop
+    return end
 
 
 def _is_torch_zip(path: Path) -> bool:
