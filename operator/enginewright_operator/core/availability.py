@@ -17,7 +17,7 @@ from enginewright_api.optimization import (
     RungQuantization,
 )
 from enginewright_api.optimized_model import OptimizedModelSpec
-from enginewright_api.recipe import Recipe
+from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import BatchingMode
 from enginewright_api.source import Dataset, Source
 from enginewright_api.support import calibrates
@@ -73,19 +73,24 @@ def _runtime(spec: OptimizedModelSpec) -> list[Unavailable]:
         found.append(("runtime.kvCache", "settings of the key-value cache are not available yet; leave it out"))
     if spec.runtime.cascade is not None:
         found.append(("runtime.cascade", "cascades are not available yet; leave it out"))
-    if spec.batching.mode is BatchingMode.CONTINUOUS:
-        found.append(("batching.mode", "mode Continuous is not available yet; use Auto"))
-    if spec.batching.mode is BatchingMode.NONE:
-        given = {
-            "preferredBatchSizes": bool(spec.batching.preferred_batch_sizes),
-            "maxQueueDelayMicroseconds": spec.batching.max_queue_delay_microseconds != 0,
-        }
-        found += [
-            (f"batching.{name}", "has no effect with batching.mode None; leave it out")
-            for name, set_ in given.items()
-            if set_
-        ]
-    return found
+    return [*found, *_batching(spec)]
+
+
+def _batching(spec: OptimizedModelSpec) -> list[Unavailable]:
+    mode = spec.batching.mode
+    generates = spec.task is Task.TEXT_GENERATION
+    if generates and mode not in (BatchingMode.AUTO, BatchingMode.CONTINUOUS):
+        return [("batching.mode", f"mode {mode.value} is for encoders; text generation has Auto and Continuous")]
+    if not generates and mode is BatchingMode.CONTINUOUS:
+        return [("batching.mode", "mode Continuous is for text generation; use Auto")]
+    if not generates and mode is not BatchingMode.NONE:
+        return []
+    given = {
+        "preferredBatchSizes": bool(spec.batching.preferred_batch_sizes),
+        "maxQueueDelayMicroseconds": spec.batching.max_queue_delay_microseconds != 0,
+    }
+    why = "continuous batching" if generates else "batching.mode None"
+    return [(f"batching.{name}", f"has no effect with {why}; leave it out") for name, set_ in given.items() if set_]
 
 
 def _operation(spec: OptimizedModelSpec) -> list[Unavailable]:
