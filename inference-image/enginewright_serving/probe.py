@@ -8,13 +8,13 @@ from types import TracebackType
 
 import aiohttp
 
-from enginewright_serving.triton.generation_metrics import TOKENS
+from enginewright_serving.triton.generation_metrics import STEPS
 from enginewright_serving.vitality import Observation
 
 _TIMEOUT_SECONDS = 1.5
 _ENGINE_GONE = re.compile(r"Stub process '[^']*' is not healthy")
 _ENCODER_REQUEST = {"inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["ready"]}]}
-_COMPLETION_TOKENS = re.compile(rf'^{TOKENS}{{[^}}]*kind="completion"[^}}]*}} ([0-9.e+]+)$', re.MULTILINE)
+_STEPS = re.compile(rf"^{STEPS}{{[^}}]*}} ([0-9.e+]+)$", re.MULTILINE)
 _GENERATION_REQUEST = {"text_input": "ready", "sampling_param_max_tokens": 1}
 
 
@@ -41,9 +41,9 @@ class Probe:
     async def look(self) -> Observation:
         """One observation. Only when the probe fails is the server asked for its success counter.
 
-        A model that has generated tokens since the last look answers; asking it too would take a place in its batch.
+        A model that has made steps since the last look is alive; asking it too would take a place in its batch.
         """
-        if self._progress_url and await self._has_generated():
+        if self._progress_url and await self._has_stepped():
             return Observation(time.monotonic(), True, None)
         try:
             status, text = await self._ask()
@@ -61,10 +61,10 @@ class Probe:
         async with self._open().post(f"{self._model}/{path}", json=body) as response:
             return response.status, await response.text()
 
-    async def _has_generated(self) -> bool:
+    async def _has_stepped(self) -> bool:
         try:
             async with self._open().get(self._progress_url, headers={"Connection": "close"}) as response:
-                found = _COMPLETION_TOKENS.search(await response.text())
+                found = _STEPS.search(await response.text())
         except (aiohttp.ClientError, TimeoutError):
             return False
         before, self._progress = self._progress, float(found[1]) if found else 0.0

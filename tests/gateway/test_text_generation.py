@@ -25,6 +25,8 @@ from tests.serving.language_models import language_model
 from tests.serving.servers import Server, run_cli, serving
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+COUNTING = "1, 2, 3, 4, 5, 6,"
+"""Goes on for as long as it may."""
 STORY = [{"role": "user", "content": "Tell me a long story about a lighthouse."}]
 
 
@@ -249,15 +251,15 @@ def test_a_client_that_leaves_ends_its_generation(
 ) -> None:
     before = engine_metric(server, "enginewright_engine_running")
     assert before == 0
-    body = {"model": "smollm2", "messages": STORY, "max_tokens": 500, "stream": stream, "temperature": 0,
-            "frequency_penalty": 0.5}  # fmt: skip
+    url = f"{gateway.url}/v1/completions"
+    body = {"model": "smollm2", "prompt": COUNTING, "max_tokens": 500, "stream": stream, "temperature": 0}
     with httpx.Client(timeout=60) as http, concurrent.futures.ThreadPoolExecutor() as pool:
         if stream:
-            with http.stream("POST", f"{gateway.url}/v1/chat/completions", json=body) as answer:
+            with http.stream("POST", url, json=body) as answer:
                 next(answer.iter_lines())
                 until(lambda: engine_metric(server, "enginewright_engine_running") == 1)
         else:
-            asking = pool.submit(http.post, f"{gateway.url}/v1/chat/completions", json=body, timeout=3)
+            asking = pool.submit(http.post, url, json=body, timeout=3)
             until(lambda: engine_metric(server, "enginewright_engine_running") == 1)
             assert isinstance(asking.exception(), httpx.ReadTimeout)
     left_at = time.monotonic()
@@ -303,7 +305,7 @@ def test_the_demo_chats_and_says_when_an_answer_is_not_to_be_had(gateway: Runnin
     spoken = demo_chat.ask(gateway.url, "smollm2", demo_chat.QUESTIONS[0], pieces.append, max_tokens=20)
     assert "Paris" in spoken.text == "".join(pieces) and len(pieces) > 3
     assert 3 < spoken.tokens <= 20 and 0 < spoken.first_token_seconds < spoken.seconds and spoken.tokens_per_second > 0
-    with pytest.raises(TransientError, match="404 .*there is: smollm2"):
+    with pytest.raises(TransientError, match=r"404 .*there is: smollm2"):
         demo_chat.ask(gateway.url, "other", "hello", pieces.append)
 
 
@@ -337,7 +339,7 @@ def test_a_model_process_that_dies_mid_stream_is_an_error_not_an_end(staged: Pat
         gateway.add_model("smollm2", task="TextGeneration")
         gateway.add_endpoint("one", server.ports["http"], server.ports["grpc"], service="smollm2")
         client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0, timeout=60)
-        stream = chat(client, messages=STORY, max_tokens=500, stream=True, frequency_penalty=0.5)
+        stream = client.completions.create(model="smollm2", prompt=COUNTING, max_tokens=500, stream=True, temperature=0)
         for _ in range(3):
             next(stream)
         os.kill(server.stub_pid(), signal.SIGKILL)

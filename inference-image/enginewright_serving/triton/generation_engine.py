@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from enginewright_api.errors import DeterministicError, TransientError
@@ -111,7 +111,7 @@ class GenerationEngine:
             while self._take_orders():
                 if self._runner.busy():
                     news = self._runner.step()
-                    self._load = self._runner.load()
+                    self._load = replace(self._runner.load(), steps=self._load.steps + 1)
                     if news:
                         self._news.put((news, time.monotonic()))
         except Exception as error:  # whatever a runtime raises: all answers must be told, none may wait for ever
@@ -133,7 +133,7 @@ class GenerationEngine:
                 return False
             if isinstance(order, _Drop):
                 self._runner.drop(order.key)
-                self._load = self._runner.load()
+                self._load = replace(self._runner.load(), steps=self._load.steps)
             elif isinstance(order, _Score):
                 self._score(order)
             else:

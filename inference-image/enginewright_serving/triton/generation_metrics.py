@@ -14,6 +14,7 @@ from enginewright_serving.triton.generation_runner import RunnerLoad
 RUNNING = "enginewright_engine_running"
 WAITING = "enginewright_engine_waiting"
 KV_CACHE_USAGE = "enginewright_engine_kv_cache_usage"
+STEPS = "enginewright_engine_steps_total"
 TOKENS = "enginewright_engine_tokens_total"
 FIRST_TOKEN_SECONDS = "enginewright_engine_time_to_first_token_seconds"  # noqa: S105 - a metric name
 INTER_TOKEN_SECONDS = "enginewright_engine_inter_token_seconds"  # noqa: S105 - a metric name
@@ -41,6 +42,7 @@ class GenerationMetrics:
             self._metric("GAUGE", KV_CACHE_USAGE, "Share of the key-value cache in use", labels),
             self._metric("GAUGE", "vllm:kv_cache_usage_perc", "As enginewright_engine_kv_cache_usage", aliases),
         ]
+        self._steps = self._metric("COUNTER", STEPS, "Steps of the batch", labels)
         self._tokens = self._by_kind(TOKENS, "Tokens", labels, ("prompt", "completion"))
         self._first = self._sum_and_count(FIRST_TOKEN_SECONDS, "From the request to its first token", labels)
         self._inter = self._sum_and_count(INTER_TOKEN_SECONDS, "Between tokens of one answer", labels)
@@ -55,6 +57,8 @@ class GenerationMetrics:
             if value != before:
                 for metric in metrics:
                     metric.set(value)
+        if load.steps > self._load.steps:
+            self._steps.increment(load.steps - self._load.steps)
         self._load = load
         generated, self._generated = self._generated, 0
         if generated:

@@ -38,6 +38,8 @@ class RunnerLoad:
     waiting: int
     kv_cache_usage: float
     """Share of the key-value cache in use, 0 to 1."""
+    steps: int = 0
+    """Steps made since the start; counted by who calls `step`."""
 
 
 class GenerationRunner(Protocol):
