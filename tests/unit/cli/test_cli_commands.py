@@ -66,6 +66,16 @@ def test_plan_needs_nothing_and_shows_the_ladder(run) -> None:  # type: ignore[n
     assert len({row["engineBuild"] for row in rows}) == 3
 
 
+def test_plan_of_a_search_lists_candidates_steps_and_budget(run) -> None:  # type: ignore[no-untyped-def]
+    item = model(optimization={"profile": "Latency", "search": {"maxBuilds": 3}})
+    done = run("plan", "-f", "-", stdin=yaml.safe_dump(item))
+    assert done.returncode == 0, done.stderr
+    assert "INT8 SmoothQuant on OpenVINO" in done.stdout
+    assert "INT8 Dynamic on ONNXRuntime" in done.stdout
+    assert "34% of the layers removed; 50% of the layers removed" in done.stdout
+    assert "At most 3 builds, 240 minutes" in done.stdout
+
+
 def test_plan_refuses_what_is_not_available_naming_the_field(run) -> None:  # type: ignore[no-untyped-def]
     item = model(source={"oci": {"reference": "registry/model@sha256:" + "0" * 64}})
     done = run("plan", "-f", "-", stdin=yaml.safe_dump(item))
