@@ -179,12 +179,14 @@ class GenerationClient:
             self._done.put(name)
 
     def _failed(self, error: Any) -> None:
+        """A model's error carries no status; one that does is the connection's, and ends every request."""
+        message = str(error.message())
         with self._lock:
             waiting = [name for name, reply in self._replies.items() if not reply.seconds]
-            for name in waiting[:1]:
-                self._replies[name].error = str(error.message())
+            for name in waiting[:1] if error.status() is None else ():
+                self._replies[name].error = message
                 self._replies[name].seconds = time.perf_counter()
-        self._done.put(waiting[0] if waiting else str(error.message()))
+        self._done.put(waiting[0] if waiting and error.status() is None else message)
 
 
 def _row(half: _Reply, whole: _Reply) -> list[float]:
