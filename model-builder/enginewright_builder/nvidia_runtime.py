@@ -12,14 +12,15 @@ from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import Backend, TensorRTLLM, TensorRTLLMFlavor
 
 PACKAGES = {Backend.TENSORRT_LLM: "tensorrt_llm", Backend.TENSORRT: "tensorrt"}
-CHECKPOINT, ENGINE, PLAN = "checkpoint", "engine", "model.plan"
+LLM_API, ENGINE, PLAN = "llmapi", "engine", "model.plan"
+"""What the server loads, below engine/. `checkpoint` is taken: it means the eager baseline."""
 
 
 def entry_of(recipe: Recipe, backend: Backend) -> str:
     """What the server loads, below engine/."""
     if backend is Backend.TENSORRT:
         return PLAN
-    return ENGINE if _flavor(recipe) is TensorRTLLMFlavor.ENGINE else CHECKPOINT
+    return ENGINE if _flavor(recipe) is TensorRTLLMFlavor.ENGINE else LLM_API
 
 
 def version_of(recipe: Recipe, backend: Backend) -> str:

@@ -49,7 +49,7 @@ def llm_description(flavor: str = "PyTorch", **parallelism: int) -> dict[str, An
     return {
         "task": "TextGeneration",
         "backend": "TensorRTLLM",
-        "entry": "checkpoint" if flavor == "PyTorch" else "engine",
+        "entry": "llmapi" if flavor == "PyTorch" else "engine",
         "inputs": ["input_ids", "attention_mask", "position_ids"],
         "output": "logits",
         "outputDimension": VOCABULARY,

@@ -18,7 +18,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.nvidia import kernel_of, kv_kernel_of
 from enginewright_api.optimization import Format, Granularity, KvCacheFormat, Quantization
 from enginewright_api.serving_spec import TensorRTLLMFlavor
-from enginewright_builder.nvidia_runtime import CHECKPOINT, ENGINE, toolchain_missing
+from enginewright_builder.nvidia_runtime import ENGINE, LLM_API, toolchain_missing
 from enginewright_builder.tensorrt_llm import quantize as modelopt
 from enginewright_builder.tensorrt_llm.build_command import PROGRAM, build_flags
 from enginewright_builder.tensorrt_llm.huggingface_config import (
@@ -32,6 +32,8 @@ from enginewright_builder.tensorrt_llm.shape import check_group_size, check_para
 from enginewright_builder.toolchain.inputs import Feed
 
 PACKAGE = "tensorrt_llm"
+CHECKPOINT = "checkpoint"
+"""Folder of a graph."""
 _CONFIG, _TOKENIZER_CONFIG, _STRUCTURE = "config.json", "tokenizer_config.json", "structure.json"
 _ENGINE_WEIGHTS = "rank0.safetensors"
 _DEFAULT_GROUP = 128
@@ -43,7 +45,7 @@ class TensorRTLLMBackend:
     """Text generation on NVIDIA GPUs."""
 
     graph = CHECKPOINT
-    entry = CHECKPOINT
+    entry = LLM_API
     package = PACKAGE
 
     def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
@@ -131,7 +133,7 @@ class TensorRTLLMBackend:
         if deployment.flavor is TensorRTLLMFlavor.PYTORCH:
             if importlib.util.find_spec(PACKAGE) is None:
                 raise toolchain_missing(description, PACKAGE, checkpoint)
-            shutil.copytree(checkpoint, into / CHECKPOINT, copy_function=_link)
+            shutil.copytree(checkpoint, into / LLM_API, copy_function=_link)
             return
         prepared = (
             checkpoint if (checkpoint / _ENGINE_WEIGHTS).is_file() else _unquantized(checkpoint, deployment, into)
@@ -171,7 +173,7 @@ def _llm(engine: Path, description: EngineDescription) -> Any:
     from tensorrt_llm.llmapi.llm_utils import update_llm_args_with_extra_dict
 
     arguments = llm_arguments(
-        model=str(engine / CHECKPOINT),
+        model=str(engine / LLM_API),
         limits=description.limits,
         parallelism=deployment.parallelism,
         quantization=Quantization(format=Format.NONE, kv_cache_format=deployment.kv_cache_format),

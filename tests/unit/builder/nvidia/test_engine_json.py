@@ -20,7 +20,7 @@ def checkpoint(folder: Path, **config: Any) -> Checkpoint:
     return Checkpoint(folder, {**LLAMA, "vocab_size": 32000, **config}, ("model.safetensors",), 1000)
 
 
-@pytest.mark.parametrize(("flavor", "entry"), [("PyTorch", "checkpoint"), ("Engine", "engine")])
+@pytest.mark.parametrize(("flavor", "entry"), [("PyTorch", "llmapi"), ("Engine", "engine")])
 def test_text_generation(tmp_path: Path, flavor: str, entry: str) -> None:
     recipe = llm(
         tensorRTLLM={"flavor": flavor},
@@ -37,6 +37,7 @@ def test_text_generation(tmp_path: Path, flavor: str, entry: str) -> None:
     }
     assert found.generation is not None
     baseline = describe(checkpoint(tmp_path), recipe, Backend.TORCH)
+    assert baseline.entry != found.entry, "the entry says what is eager"
     assert baseline.tensor_rt_llm is None, "the baseline is one and the same for every flavour"
 
 
