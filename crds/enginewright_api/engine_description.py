@@ -78,6 +78,9 @@ class EngineDescription(ApiModel):
     precision_hint: Annotated[str, Field(max_length=8)] = Field(
         default="f32", description="Inference precision: f32, bf16, f16."
     )
+    fast_path_tokens: int = Field(
+        default=0, ge=0, description="Single inputs of at most this many tokens run in a shape of their own; 0: none."
+    )
     generation: Generation | None = Field(default=None, description="For text generation.")
     tensor_rt_llm: GpuDeployment | None = Field(default=None, alias="tensorRTLLM", description="For TensorRT-LLM.")
     runtime_package: Annotated[str, Field(max_length=64)] = Field(description="Distribution that loads it.")

@@ -231,9 +231,12 @@ def _blocks(recipe: Recipe, *, on_gpu: bool) -> list[Unavailable]:
         ("engine.tensorRTLLM", None if on_gpu else recipe.tensor_rt_llm, "TensorRT-LLM"),
         ("runtime.speculativeDecoding", None if on_gpu else recipe.speculative_decoding, "speculative decoding"),
         ("runtime.earlyExit", recipe.early_exit, "early exit"),
-        ("runtime.fastPath", recipe.fast_path, "a fast path for short inputs"),
     )
-    return [(path, f"{what} is not available yet; leave it out") for path, block, what in blocks if block is not None]
+    found = [(path, f"{what} is not available yet; leave it out") for path, block, what in blocks if block is not None]
+    if recipe.fast_path is not None and recipe.backend is not Backend.OPENVINO:
+        sentence = f"a fast path for short inputs is not available with backend {recipe.backend.value}; use OpenVINO"
+        found.append(("runtime.fastPath", sentence))
+    return found
 
 
 def _distillation(distillation: Distillation | None) -> list[Unavailable]:

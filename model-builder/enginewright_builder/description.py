@@ -66,6 +66,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend) -> Engine
         limits=recipe.limits,
         pad_token_id=int(config.get("pad_token_id") or 0),
         precision_hint=_precision(recipe, backend),
+        fast_path_tokens=_fast_path_tokens(recipe, backend),
         runtime_package=PACKAGES.get(backend) or NVIDIA_PACKAGES[backend],
         runtime_version=(
             importlib.metadata.version(PACKAGES[backend]) if backend in PACKAGES else version_of(recipe, backend)
@@ -79,6 +80,12 @@ def describe_engine(checkpoint: Checkpoint, recipe: Recipe) -> EngineDescription
     if recipe.backend is Backend.TORCH and recipe.task is not Task.TEXT_GENERATION:
         return found.model_copy(update={"entry": "model.pt2"})
     return found
+
+
+def _fast_path_tokens(recipe: Recipe, backend: Backend) -> int:
+    """The baseline has none: it is what the engine is compared with."""
+    short = recipe.fast_path
+    return short.max_input_tokens if short is not None and backend is Backend.OPENVINO else 0
 
 
 def _dimension(config: dict[str, object]) -> int:

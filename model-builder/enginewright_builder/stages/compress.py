@@ -34,7 +34,7 @@ class Export:
 
     def key(self) -> str:
         """Limits are no part of it: the graph's shapes are dynamic. Nor is what only the server reads."""
-        graph = self.description.model_copy(update={"precision_hint": "f32"}).wire()
+        graph = self.description.model_copy(update={"precision_hint": "f32", "fast_path_tokens": 0}).wire()
         del graph["limits"]
         graph.pop("generation", None)
         return digest_of(

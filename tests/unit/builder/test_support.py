@@ -138,7 +138,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tensorRTLLM": {}}, "engine.tensorRTLLM"),
     ({"speculativeDecoding": {"method": "NGram"}}, "runtime.speculativeDecoding"),
     ({"earlyExit": {"confidence": 0.9}}, "runtime.earlyExit"),
-    ({"fastPath": {"maxInputTokens": 32}}, "runtime.fastPath"),
+    (
+        {"fastPath": {"maxInputTokens": 32}, "backend": "ONNXRuntime", "quantization": None},
+        "runtime.fastPath",
+    ),
     ({"parallelism": {"tensor": 2}}, "parallelism.tensor"),
     ({"task": "TokenClassification"}, "task"),
     (

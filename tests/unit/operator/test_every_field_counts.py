@@ -137,6 +137,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "engine.limits.maxBatchSize": (TRITON, "limits.max_batch_size"),
         "engine.limits.maxOutputTokens": (f"{BUILDER}.generation_description", "limits.max_output_tokens"),
         "engine.limits.maxInputTokens": ("enginewright_serving.triton.text_encoder", "limits.max_input_tokens"),
+        "runtime.fastPath.maxInputTokens": (f"{BUILDER}.description", "short.max_input_tokens"),
         "batching.mode": (TRITON, "batching.mode"),
         "batching.maxBatchSize": (TRITON, "batching.max_batch_size"),
         "batching.preferredBatchSizes": (TRITON, "batching.preferred_batch_sizes"),
@@ -295,7 +296,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "runtime.kvCache": {**GENERATES, "runtime": {"kvCache": {"reuse": False}}},
     "runtime.speculativeDecoding": {**GENERATES, "runtime": {"speculativeDecoding": {"method": "NGram"}}},
     "runtime.earlyExit": {"task": "Classification", "runtime": {"earlyExit": {"confidence": 0.9}}},
-    "runtime.fastPath": {"runtime": {"fastPath": {"maxInputTokens": 32}}},
     "runtime.cascade": {"runtime": {"cascade": {"to": {"name": "large"}, "confidence": 0.8}}},
     "quality.dataset.objectStore.secretRef": {"quality": {"dataset": ROWS_IN_BUCKET}},
     "scaling.objectives.timeToFirstTokenMilliseconds": {

@@ -30,7 +30,10 @@ NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
     ),
     ({"runtime": {"kvCache": {}}}, "runtime.kvCache"),
     ({"runtime": {"cascade": {"to": {"name": "large"}, "confidence": 0.8}}}, "runtime.cascade"),
-    ({"runtime": {"fastPath": {"maxInputTokens": 32}}}, "runtime.fastPath"),
+    (
+        {"engine": {"backend": "ONNXRuntime"}, "runtime": {"fastPath": {"maxInputTokens": 32}}},
+        "runtime.fastPath",
+    ),
     ({"batching": {"mode": "Continuous"}}, "batching.mode"),
     ({"rollout": {"strategy": "Canary", "canary": {"steps": [{"weight": 5, "seconds": 60}]}}}, "rollout.canary"),
     ({"rollout": {"maxSurge": 0}}, "rollout.maxSurge"),
