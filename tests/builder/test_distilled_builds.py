@@ -29,7 +29,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Builder:
 @pytest.fixture(scope="module")
 def classifier() -> Path:
     try:
-        return trained_classifier(steps=40)
+        return trained_classifier(steps=12)
     except DeterministicError as error:
         pytest.skip(error.message)
 
