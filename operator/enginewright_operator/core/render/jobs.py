@@ -8,7 +8,7 @@ from enginewright_api.engine_build import EngineBuild
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.meta import API_VERSION
 from enginewright_api.names import LABEL_EVIDENCE, build_job_name, child_labels
-from enginewright_api.source import Dataset
+from enginewright_api.source import Dataset, Source
 
 from ..effects import Object
 from ..job_outcomes import LABEL_ATTEMPT
@@ -162,7 +162,7 @@ def _input_volumes(build: EngineBuild, request: EvidenceRequest) -> Volumes:
     ]
     datasets = [dataset for dataset in candidates if dataset is not None]
     config_maps = {item.config_map.name for item in datasets if item.config_map is not None}
-    inputs = [*sources, *datasets]
+    inputs: list[Source | Dataset] = [*sources, *datasets]
     claims = {item.persistent_volume_claim.claim_name for item in inputs if item.persistent_volume_claim is not None}
     hubs = [item.hugging_face for item in inputs if item.hugging_face is not None]
     secrets = {hub.token_secret_ref.name for hub in hubs if hub.token_secret_ref is not None}
