@@ -185,7 +185,7 @@ def _pack(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     padded = np.pad(levels, [(0, 0)] * (levels.ndim - 1) + [(0, missing)])
     parts = padded.reshape(*padded.shape[:-1], -1, per_byte)
     shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
-    return np.bitwise_or.reduce(parts << shifts, axis=-1).astype(np.uint8)
+    return np.asarray(np.bitwise_or.reduce(parts << shifts, axis=-1), np.uint8)
 
 
 def _lookup(node: Any, codes: Codes, added: list[Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def ranges(
 def nearest(weights: Weights, scales: Weights, zeros: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
     """Levels nearest to weights [..., inputs of a group]."""
     levels = np.rint(weights / scales[..., None]) + zeros[..., None]
-    return np.clip(levels, 0, grid.top).astype(np.uint8)
+    return np.asarray(np.clip(levels, 0, grid.top), np.uint8)
 
 
 def round_to_nearest(weights: Weights, grid: Grid, importance: NDArray[np.float64] | None = None) -> Codes:
@@ -109,7 +110,7 @@ def _range(weights: Weights, grid: Grid, shrink: float) -> tuple[Weights, NDArra
     return scales, np.clip(np.rint(-low / scales), 0, grid.top).astype(np.uint8)
 
 
-def _half(scales: NDArray[np.floating]) -> Weights:
+def _half(scales: NDArray[np.floating[Any]]) -> Weights:
     """Rounded to float16, never to zero: all weights of a group may be zero."""
     rounded = scales.astype(np.float16).astype(np.float32)
     return np.where(rounded > 0.0, rounded, np.float32(np.finfo(np.float16).tiny))
