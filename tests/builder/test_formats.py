@@ -184,7 +184,7 @@ def test_mixed_bits_hold_the_budget_and_beat_uniform_bits(
     graphs: dict[Backend, Path], references: dict[Backend, Any], tmp_path: Path, backend: Backend
 ) -> None:
     mixed = {"format": "Mixed", "method": "MinMax", "mixed": {"averageBits": 5, "formats": ["INT4", "INT8", "FP16"]}}
-    told = quantized(graphs, backend, tmp_path / "mixed", mixed | GROUPED)
+    told = quantized(graphs, backend, tmp_path / "mixed", mixed | GROUPED, samples=6)
     quantized(graphs, backend, tmp_path / "uniform", {"format": "INT4", "method": "MinMax", **GROUPED})
     assert 4.9 < told["averageBits"] <= 5.0, "within the budget, and bits that are left are spent"
     if backend is OPENVINO:
