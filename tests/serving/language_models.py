@@ -104,7 +104,7 @@ def _describe(folder: Path, *, backend: str, entry: str, package: str) -> None:
         "outputDimension": 49152,
         "limits": {"maxBatchSize": 16, "maxInputTokens": 512, "maxOutputTokens": 512},
         "padTokenId": 2,
-        # With 8 bit, the runtime's default, a prompt found in the cache gives other rounding than one that was just read.
+        # With the runtime's 8 bits a prompt found in the cache is rounded otherwise than one that was just read.
         "generation": {"kvCachePrecision": "f32", "eosTokenIds": [2], "chatTemplate": True, "maxContextTokens": 1024},
         "runtimePackage": package,
         "runtimeVersion": importlib.metadata.version(package),
