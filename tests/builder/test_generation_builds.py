@@ -124,8 +124,7 @@ def test_int4_packs_the_linears_and_keeps_the_ends_at_int8(shared: Builder, llam
     if "export" in states(reports):  # else another test has built it
         assert states(reports)["export"] == "Cached", "rungs share the export"
     found = weights(engine)
-    assert found["u4"] >= linear_weights(), "four bits each, zero points too"
-    assert found["u4"] < linear_weights() * 1.05
+    assert found["i4"] == linear_weights(), "four bits each, and no zero points"
     assert found["u8"] >= SIZES["base"]["hidden_size"] * 2048
     assert outcome.evidence is not None
     benchmark = outcome.evidence.benchmark
@@ -153,7 +152,7 @@ def test_methods_that_look_at_rows(shared: Builder, llama: dict[str, Any], metho
     plain = built(shared, request(llama, INT4))[2]
     _, reports, engine = built(shared, request(llama, INT4 | FEW | {"method": method}))
     assert f"INT4 {method} on 4 rows" in told(reports, "quantize")
-    assert weights(engine)["u4"] >= linear_weights()
+    assert weights(engine)["i4"] == linear_weights()
     names = ("engine/openvino_model.bin",)
     assert all((engine / name).read_bytes() != (plain / name).read_bytes() for name in names)
 

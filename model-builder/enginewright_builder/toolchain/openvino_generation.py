@@ -128,8 +128,10 @@ def _export_tokenizer(checkpoint: Path, into: Path) -> None:
 def _packed(
     model: openvino.Model, quantization: Quantization, calibration: list[dict[str, Any]], excluded: list[str]
 ) -> openvino.Model:
-    """Weights quantised, asymmetric, one scale a channel or a group; the rest computes as before.
+    """Weights quantised, one scale a channel or a group; the rest computes as before.
 
+    INT4 is symmetric: its zero points would be integers of 4 bits themselves, and rounding them shifts whole groups
+    (SmolLM2, groups of 32: perplexity +14 % without, +22 % with them).
     Embedding and output head stay at 8 bits with INT4: they are read by token, and the ends of the network are what
     4 bits hurt most (NNCF's default).
     """
@@ -151,7 +153,7 @@ def _packed(
         aware |= {"dataset": nncf.Dataset(calibration), "subset_size": len(calibration)}
     try:
         return nncf.compress_weights(
-            model, mode=nncf.CompressWeightsMode.INT4_ASYM, group_size=group, ignored_scope=ignored, **aware
+            model, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=group, ignored_scope=ignored, **aware
         )
     except nncf.InvalidGroupSizeError as error:
         raise DeterministicError(
