@@ -29,10 +29,14 @@ KEPT = {
     (Backend.OPENVINO, QuantizationMethod.MIN_MAX): 0.98,
     (Backend.OPENVINO, QuantizationMethod.HISTOGRAM): 0.98,
     (Backend.OPENVINO, QuantizationMethod.PERCENTILE): 0.85,
+    (Backend.OPENVINO, QuantizationMethod.GPTQ): 0.998,
+    (Backend.OPENVINO, QuantizationMethod.AWQ): 0.998,
     (Backend.ONNX_RUNTIME, QuantizationMethod.DYNAMIC): 0.985,
     (Backend.ONNX_RUNTIME, QuantizationMethod.MIN_MAX): 0.88,
     (Backend.ONNX_RUNTIME, QuantizationMethod.ENTROPY): 0.88,
     (Backend.ONNX_RUNTIME, QuantizationMethod.PERCENTILE): 0.88,
+    (Backend.ONNX_RUNTIME, QuantizationMethod.GPTQ): 0.995,
+    (Backend.ONNX_RUNTIME, QuantizationMethod.AWQ): 0.995,
 }
 
 

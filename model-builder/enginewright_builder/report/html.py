@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import jinja2
 
-from enginewright_api.evidence import QualityEvidence, Verdict, judge
+from enginewright_api.evidence import QualityEvidence, Verdict, judge, rows_wanted
 from enginewright_api.goals import goal
 from enginewright_builder.report.changes import Change, changes, sensitivity
 from enginewright_builder.report.facts import CandidateFacts, ModelFacts, ReportFacts
@@ -17,7 +17,6 @@ from enginewright_builder.report.plots import latency_plot, pareto_plot, quality
 _SENTENCES = {
     Verdict.PASSED: "The engine may replace the baseline: the drop is within the budget.",
     Verdict.FAILED: "The engine loses more than the budget allows.",
-    Verdict.INCONCLUSIVE: "Too few rows to tell; counts as failed.",
 }
 _CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
 _GOALS = {"Latency": "speed at batch 1", "Throughput": "inputs a second", "Size": "smaller"}
@@ -51,10 +50,16 @@ def render_report(facts: ReportFacts) -> str:
         created=facts.created,
         verdict=quality.verdict.value,
         headline=quality.verdict.value,
-        sentence=_SENTENCES[quality.verdict],
+        sentence=_sentence(quality),
         model=None,
         build=facts,
     )
+
+
+def _sentence(quality: QualityEvidence) -> str:
+    if quality.verdict is not Verdict.INCONCLUSIVE:
+        return _SENTENCES[quality.verdict]
+    return f"It counts as failed: {quality.samples} rows are too few to tell; {rows_wanted(quality)} would be needed."
 
 
 def render_model(facts: ModelFacts) -> str:

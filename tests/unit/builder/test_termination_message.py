@@ -33,7 +33,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64)
 
 def measurement(figure: float) -> Measurement:
     return Measurement.model_validate(
-        {name: 1 if name in ("batch_size", "tokens") else figure for name in Measurement.model_fields}
+        {name: 1 if name in ("batch_size", "tokens", "output_tokens") else figure for name in Measurement.model_fields}
     )
 
 

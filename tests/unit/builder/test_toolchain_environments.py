@@ -105,9 +105,10 @@ def test_a_toolchain_process_imports_nothing_that_only_the_builder_has(tmp_path:
         text=True,
     ).stdout.split()
     ours = {name for name in found if name.startswith("enginewright")}
-    foreign = {name for name in found if name not in sys.stdlib_module_names and not name.startswith("_")} - ours
     assert ours <= {"enginewright_api", "enginewright_builder"}
-    assert foreign <= {
-        "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection", "google", "distutils",
-        "editables", "mpl_toolkits",
-    }  # fmt: skip
+    locks = [file.read_text() for file in environments.LOCKS.glob("*.lock")]
+    assert locks
+    for needed in {"pydantic": "pydantic", "numpy": "numpy", "yaml": "pyyaml"}.items():
+        module, distribution = needed
+        assert module not in found or all(f"\n{distribution}==" in lock for lock in locks), module
+    assert not {"fsspec", "psutil", "jinja2", "duckdb", "tritonclient", "torch", "openvino", "onnx"} & set(found)
