@@ -88,7 +88,7 @@ def test_each_factorisation_keeps_the_energy_with_fewer_weights(kept_energy: tup
 
 def test_answers_stay_close(kept_energy: tuple[Path, dict[str, Any]]) -> None:
     near = functional.cosine_similarity(embeddings(kept_energy[0]), embeddings(MODEL))
-    assert float(near.mean()) > 0.85
+    assert float(near.mean()) > 0.8
 
 
 @pytest.mark.parametrize("backend", [Backend.OPENVINO, Backend.ONNX_RUNTIME], ids=str)
