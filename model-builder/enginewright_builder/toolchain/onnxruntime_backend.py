@@ -20,6 +20,8 @@ GRAPH = "model.onnx"
 ENTRY = "model.onnx"
 PACKAGE = "onnxruntime"
 _QUANTIZED = ["MatMul"]
+_UNKNOWN_IS_FLOAT = {"DefaultTensorType": 1}
+"""TensorProto.FLOAT: what the quantisers take for outputs of fused operators, which ONNX's inference does not know."""
 
 
 class ONNXRuntimeBackend:
@@ -97,6 +99,7 @@ def _dynamic(source: Path, target: Path, quantization: Quantization, excluded: l
         per_channel=quantization.granularity is Granularity.PER_CHANNEL,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=excluded,
+        extra_options=_UNKNOWN_IS_FLOAT,
     )
 
 
@@ -125,7 +128,7 @@ def _static(
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
             nodes_to_exclude=excluded,
-            extra_options={"MatMulConstBOnly": True},
+            extra_options={"MatMulConstBOnly": True, **_UNKNOWN_IS_FLOAT},
         )
 
 

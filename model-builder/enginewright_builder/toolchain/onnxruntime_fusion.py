@@ -19,6 +19,8 @@ from enginewright_builder.toolchain.inputs import Feed
 
 FUSED = ("MultiHeadAttention", "SkipLayerNormalization", "LayerNormalization", "BiasGelu", "Gelu")
 _TOLERANCE = 1e-4
+_DOMAIN = "com.microsoft"
+"""Of the fused operators."""
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +57,9 @@ def fuse(graph: Path, head_size: int | None, probe: Feed) -> Counter[str]:
     if found.shape != plain.shape or np.abs(found - plain).max() > _TOLERANCE * max(np.abs(plain).max(), 1.0):
         _log.warning("the fused graph answers otherwise than the plain one; left as it was")
         return Counter()
+    if all(opset.domain != _DOMAIN for opset in model.opset_import):
+        # The optimiser leaves it out, and ONNX's shape inference, which the quantisers run, wants it.
+        model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
     onnx.save(model, graph)
     return count(model)
 
