@@ -181,7 +181,7 @@ def test_a_builder_killed_in_the_middle_goes_on_from_its_last_stage(minilm: Loca
     [
         ({"hardware": {"acceleratorClasses": ["tpu"]}}, "AcceleratorClassNotFound", "hardware.acceleratorClasses"),
         ({"optimization": {"quantization": {"format": "FP8"}}}, "FormatNotSupported", "class cpu lacks FP8"),
-        ({"task": "TextGeneration"}, "FeatureNotAvailable", "task: task TextGeneration is not available yet"),
+        ({"task": "TokenClassification"}, "FeatureNotAvailable", "task: task TokenClassification is not available yet"),
     ],
     ids=["class", "format", "feature"],
 )
