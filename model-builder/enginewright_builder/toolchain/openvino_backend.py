@@ -13,6 +13,7 @@ from enginewright_api.optimization import Format, Granularity, Quantization, Qua
 from enginewright_api.weight_support import weights_only
 from enginewright_builder.toolchain.graph import example_inputs, load_encoder
 from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.openvino_names import canonical_names
 from enginewright_builder.toolchain.openvino_weights import OpenVINOWeights, module_of
 from enginewright_builder.toolchain.scopes import excluded_nodes
 from enginewright_builder.toolchain.weight_only import compress
@@ -67,7 +68,7 @@ class OpenVINOBackend:
             return compress(OpenVINOWeights(graph / GRAPH), quantization, calibration, into / GRAPH)
         model = ov.Core().read_model(graph / GRAPH)
         if quantization.format is Format.FP16:
-            ov.save_model(model, into / GRAPH, compress_to_fp16=True)
+            ov.save_model(canonical_names(model), into / GRAPH, compress_to_fp16=True)
             return {"excluded": []}
         if quantization.format is not Format.INT8:
             _save(model, into / GRAPH)
@@ -143,4 +144,4 @@ def _modules(model: openvino.Model) -> dict[str, str]:
 def _save(model: openvino.Model, path: Path) -> None:
     import openvino as ov
 
-    ov.save_model(model, path, compress_to_fp16=False)
+    ov.save_model(canonical_names(model), path, compress_to_fp16=False)

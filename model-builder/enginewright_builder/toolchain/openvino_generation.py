@@ -16,6 +16,7 @@ from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format, Granularity, Quantization, QuantizationMethod
 from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.openvino_names import canonical_names
 from enginewright_builder.toolchain.scopes import excluded_nodes
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class OpenVINOGenerationBackend:
             excluded = excluded_nodes(_modules(model), quantization.exclude)
             model = _packed(model, quantization, [_with_beams(feed) for feed in calibration], excluded)
         halved = quantization.format in (Format.FP16, Format.BF16)
-        ov.save_model(model, into / GRAPH, compress_to_fp16=halved)
+        ov.save_model(canonical_names(model), into / GRAPH, compress_to_fp16=halved)
         _link_rest(graph, into)
         return {"excluded": excluded, "weights": _weights_by_type(into / GRAPH)}
 
@@ -121,8 +122,8 @@ def _export_tokenizer(checkpoint: Path, into: Path) -> None:
         raise DeterministicError(
             "UnsupportedOperator", f"tokenizer.json: OpenVINO cannot convert it: {first}"
         ) from error
-    ov.save_model(there, into / _TOKENIZER)
-    ov.save_model(back, into / _DETOKENIZER)
+    ov.save_model(canonical_names(there), into / _TOKENIZER)
+    ov.save_model(canonical_names(back), into / _DETOKENIZER)
 
 
 def _packed(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.openvino_names import canonical_names
 from enginewright_builder.toolchain.weight_only import Codes, Matrix, Moments
 from enginewright_builder.toolchain.weight_only.graph import Accumulated
 from enginewright_builder.toolchain.weight_only.grid import Weights
@@ -84,7 +85,7 @@ class OpenVINOWeights:
                 _with_weights(node, divided.get(source, node.input_value(0)), _decompressed(packed[name]))
             elif name in halved:
                 _with_weights(node, node.input_value(0), _half(_matrix(node).weights))
-        ov.save_model(model, into, compress_to_fp16=False)
+        ov.save_model(canonical_names(model), into, compress_to_fp16=False)
 
     def _read(self) -> openvino.Model:
         import openvino as ov
