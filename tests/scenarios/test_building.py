@@ -221,11 +221,7 @@ async def test_other_evidence_for_the_same_engine_is_measured_once_more(world: W
     [
         ({"hardware": {"acceleratorClasses": ["h100"]}}, "AcceleratorClassNotFound", "hardware.acceleratorClasses"),
         ({"optimization": {"quantization": {"format": "FP8"}}}, "FormatNotSupported", "FP8"),
-        (
-            {"optimization": {"pruning": {"granularity": "Neurons"}}},
-            "FeatureNotAvailable",
-            "optimization.pruning",
-        ),
+        ({"runtime": {"earlyExit": {"confidence": 0.9}}, "task": "Classification"}, "FeatureNotAvailable", "earlyExit"),
     ],
 )
 async def test_what_cannot_run_is_refused_at_once(

@@ -101,13 +101,16 @@ async def test_the_search_says_where_it_stands_and_goes_on_after_a_restart(world
     await world.apply(optimization=TWO)
     await world.settle()
     status, reason, message = await world.condition("Built")
-    assert (status, reason) == ("Unknown", "Building")
+    # A real cluster's Job controller takes its time to say that a pod runs.
+    assert status == "Unknown"
+    assert reason in (("Building", "Queued") if world.real else ("Building",))
     assert message.startswith("search 2 of 2 builds, 1 of 240 minutes: INT8 Dynamic on ONNXRuntime: ")
     assert "active" not in (await world.model())["status"], "the best is served when the search is over"
     world.restarted()
     before = await world.versions()
     await world.round()
-    assert await world.versions() == before
+    if not world.real:  # the controllers of a real cluster write as well
+        assert await world.versions() == before
     at_work.clear()
     await world.settle()
     assert len(world.kubelet.attempts) == 2
