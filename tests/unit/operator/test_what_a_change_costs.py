@@ -10,8 +10,8 @@ import pytest
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.drift import stamped
 from enginewright_operator.core.recipes import resolve_rungs
-from enginewright_operator.core.resolution import evidence_request
 from enginewright_operator.core.render.serving import Engine, deployment
+from enginewright_operator.core.resolution import evidence_request
 from tests.scenarios.evidence import artifact
 from tests.scenarios.models import SPEC, settings
 from tests.unit.operator.snapshots import drafted, snapshot
