@@ -1,7 +1,7 @@
 """How much memory an engine will take while it serves, before anything is built.
 
 Weights by format, key-value cache by geometry, activations by the largest batch, and what the runtime itself takes.
-`benchmarks/memory_estimate.py` holds the estimate against real engines.
+It has not been held against the observed peak of real engines yet.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KV_BYTES = {KvCacheFormat.FP16: 2.0, KvCacheFormat.FP8: 1.0, KvCacheFormat.INT8
 _SCALE_BYTES = 2.0
 _GROUP = 128
 _RUNTIME_BYTES = {Backend.OPENVINO: 190 * _MIB, Backend.ONNX_RUNTIME: 130 * _MIB, Backend.TORCH: 420 * _MIB}
-"""Server, interpreter and runtime with the smallest of models loaded; CUDA's context on GPUs."""
+"""Server, interpreter and runtime with the smallest of models loaded: rough figures, not measured."""
 _CUDA_BYTES = 600 * _MIB
 
 

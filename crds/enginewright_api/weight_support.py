@@ -1,8 +1,7 @@
 """What encoders on CPUs may ask of their weights alone: formats, methods, groups, mixtures.
 
-Field paths are those of OptimizedModel.spec. FP8 and NVFP4 stay out: OpenVINO stores weights in them, but computes in
-none, and with as many bits INT8 and INT4 come closer to the model (mean cosine .9991 against .9981, .9756 against
-.9717, all-MiniLM-L6-v2); ONNX Runtime has no CPU kernel that takes them.
+Field paths are those of OptimizedModel.spec. FP8 and NVFP4 stay out: with as many bits INT8 and INT4 come closer to
+the model on OpenVINO (mean cosine .9991 against .9981, .9756 against .9717, all-MiniLM-L6-v2).
 """
 
 from __future__ import annotations
