@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-llm demo-down test check format generate unit e2e clean
+.PHONY: help setup demo demo-llm demo-down test check format generate unit fuzz e2e clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: $(STAMP) ## Everything this machine can run; what it cannot says so
 
 unit: $(STAMP) ## Unit tests only
 	@$(VENV)/bin/pytest tests/unit -q -n 2
+
+fuzz: $(STAMP) ## The property tests with new random examples, 2,000 each; keep what they find as an @example
+	@HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest tests/unit -q -n 2 -m hypothesis $(ARGS)
 
 check: $(STAMP) ## Format, lint, types, import contracts, unit tests
 	@$(VENV)/bin/ruff format --check .

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class FailureClass(StrEnum):
@@ -56,3 +59,13 @@ ERROR_BY_CLASS: dict[FailureClass, type[DeterministicError | ResourceError | Tra
     FailureClass.RESOURCE: ResourceError,
     FailureClass.TRANSIENT: TransientError,
 }
+
+
+def first_problem(error: ValidationError, within: str = "") -> str:
+    """`field.path: what is wrong` on one line, of the first problem; `within` is the path of what was validated.
+
+    A field's name may be anyone's text: what cannot be printed in it is escaped.
+    """
+    problem = error.errors(include_url=False, include_input=False)[0]
+    path = ".".join(str(part) for part in (within, *problem["loc"]) if part != "") or "the file"
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in f"{path}: {problem['msg']}")

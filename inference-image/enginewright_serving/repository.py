@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescription
-from enginewright_api.errors import DeterministicError
+from enginewright_api.errors import DeterministicError, first_problem
 from enginewright_api.recipe import Task
 from enginewright_api.serving_spec import Batching
 from enginewright_serving.model_config import render_model_config
@@ -90,6 +90,4 @@ def read_json(file: Path, model: type[Model], *, reason: str) -> Model:
     except OSError as error:
         raise DeterministicError(reason, f"{file}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
-        raise DeterministicError(reason, f"{file}: {field}: {first['msg']}") from error
+        raise DeterministicError(reason, f"{file}: {first_problem(error)}") from error

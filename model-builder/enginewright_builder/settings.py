@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from enginewright_api.errors import DeterministicError
+from enginewright_api.errors import DeterministicError, first_problem
 from enginewright_api.recipe import BuildRequest, build_key
 from enginewright_builder.machine import default_threads
 from enginewright_builder.places import Places
@@ -66,9 +66,7 @@ def read_request(recipe: Path) -> BuildRequest:
     except OSError as error:
         raise DeterministicError("InvalidRecipe", f"{recipe}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise DeterministicError("InvalidRecipe", f"{recipe.name}: {field}: {first['msg']}") from error
+        raise DeterministicError("InvalidRecipe", f"{recipe.name}: {first_problem(error)}") from error
     expected = build_key(request.recipe, request.toolchain, request.accelerator)
     if request.key != expected:
         raise DeterministicError(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from enginewright_api.errors import DeterministicError
+from enginewright_api.errors import DeterministicError, first_problem
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.identity import canonical_json, sha256_hex
 from enginewright_api.manifest import (
@@ -75,11 +75,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise DeterministicError(
-            "InvalidManifest", f"{where}: {field}: {first['msg']}; publish the artifact again"
-        ) from error
+        problem = first_problem(error)
+        raise DeterministicError("InvalidManifest", f"{where}: {problem}; publish the artifact again") from error
 
 
 def publish_files(store: Store, key: str, folder: Path, files: list[ArtifactFile]) -> None:
@@ -171,7 +168,7 @@ def read_evidence(store: Store, key: str, request: EvidenceRequest) -> Evidence 
     except NotInStoreError:
         return None
     except ValidationError as error:
-        raise DeterministicError("InvalidEvidence", f"{store.uri}/{path}: {error.errors()[0]['msg']}") from error
+        raise DeterministicError("InvalidEvidence", f"{store.uri}/{path}: {first_problem(error)}") from error
 
 
 def write_evidence(store: Store, key: str, evidence: Evidence) -> None:

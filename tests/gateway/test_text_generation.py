@@ -249,8 +249,7 @@ def test_tokens_and_times_are_counted(client: openai.OpenAI, gateway: RunningGat
 def test_a_client_that_leaves_ends_its_generation(
     client: openai.OpenAI, gateway: RunningGateway, server: Server, stream: bool
 ) -> None:
-    before = engine_metric(server, "enginewright_engine_running")
-    assert before == 0
+    until(lambda: engine_metric(server, "enginewright_engine_running") == 0)  # its last level may come late
     url = f"{gateway.url}/v1/completions"
     body = {"model": "smollm2", "prompt": COUNTING, "max_tokens": 500, "stream": stream, "temperature": 0}
     with httpx.Client(timeout=60) as http, concurrent.futures.ThreadPoolExecutor() as pool:

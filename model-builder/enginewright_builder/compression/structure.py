@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from enginewright_api.errors import DeterministicError
+from enginewright_api.errors import DeterministicError, first_problem
 from enginewright_api.identity import canonical_json
 from enginewright_api.model_base import ApiModel
 from enginewright_api.recipe import Task
@@ -54,9 +54,7 @@ def read_structure(checkpoint: Path) -> Structure:
     try:
         structure = Structure.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise _invalid(f"{field or 'the file'}: {first['msg']}") from error
+        raise _invalid(first_problem(error)) from error
     for name, shape in structure.linears.items():
         most = min(shape.in_features, shape.out_features)
         if shape.rank is not None and shape.rank > most:

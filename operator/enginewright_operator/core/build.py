@@ -14,7 +14,7 @@ from enginewright_api.engine_build import (
     EngineBuildStatus,
     MeasuredEvidence,
 )
-from enginewright_api.errors import FailureClass
+from enginewright_api.errors import FailureClass, first_problem
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.names import LABEL_EVIDENCE
 from enginewright_api.outcome import ArtifactReference, Failure, StageReport
@@ -25,7 +25,7 @@ from .effects import Apply, Create, Effect, Emit, Object, PatchStatus, Plan, Ref
 from .job_outcomes import JobView, view_job
 from .progress import stages_in
 from .render.jobs import build_job, recipe_config_map
-from .snapshot import BuildSnapshot, first_problem
+from .snapshot import BuildSnapshot
 from .status_diff import status_patch
 
 WATCH_SECONDS = 5.0
@@ -63,7 +63,7 @@ def plan_build(snapshot: BuildSnapshot, now: datetime) -> Plan:
     try:
         build = snapshot.build()
     except ValidationError as error:
-        return _malformed(snapshot, first_problem(error), now)
+        return _malformed(snapshot, first_problem(error, "spec"), now)
     known = _known(snapshot, build)
     attempts = max([build.status.attempts, *(view.attempt for view, _, _ in known.views)])
     visit = _visit(snapshot, build, known, attempts, now)

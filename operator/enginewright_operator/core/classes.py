@@ -9,11 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from enginewright_api.accelerator_class import AcceleratorClass, AcceleratorClassStatus
+from enginewright_api.errors import first_problem
 
 from .conditions import is_false, is_true, merged
 from .drift import quantity
 from .effects import Object, PatchStatus, Plan, Reference
-from .snapshot import ClassSnapshot, first_problem
+from .snapshot import ClassSnapshot
 from .status_diff import status_patch
 
 
@@ -26,7 +27,7 @@ def plan_class(snapshot: ClassSnapshot, now: datetime) -> Plan:
     try:
         accelerator = AcceleratorClass.of(manifest)
     except ValidationError as error:
-        problem = first_problem(error)
+        problem = first_problem(error, "spec")
         findings = [("Ready", is_false("InvalidSpec", problem)), ("Stalled", is_true("InvalidSpec", problem))]
         status = AcceleratorClassStatus(
             observed_generation=generation, conditions=merged(findings, [], generation=generation, now=now)

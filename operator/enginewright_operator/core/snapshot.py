@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.engine_build import EngineBuild, EngineBuildStatus
+from enginewright_api.errors import first_problem
 from enginewright_api.manifest import Evidence
 from enginewright_api.optimized_model import OptimizedModelSpec, OptimizedModelStatus
 from enginewright_api.outcome import ArtifactReference
@@ -64,7 +65,7 @@ class ModelSnapshot:
         try:
             return OptimizedModelSpec.model_validate(self.manifest.get("spec", {}))
         except ValidationError as error:
-            return first_problem(error)
+            return first_problem(error, "spec")
 
     def status(self) -> OptimizedModelStatus:
         """Parsed status; a status that does not parse counts as never written."""
@@ -108,10 +109,3 @@ class ClassSnapshot:
     manifest: Object
     nodes: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
-
-
-def first_problem(error: ValidationError) -> str:
-    """`spec.quality.maxDrop: Input should be ...`."""
-    problem = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
-    return f"spec.{path}: {problem['msg']}" if path else f"spec: {problem['msg']}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enginewright_api.errors import EnginewrightError
@@ -30,7 +30,6 @@ from enginewright_store.artifact import parse_manifest
 from tests.unit.builder.test_broken_checkpoints import CONFIG, checkpoint
 from tests.unit.builder.test_builder_parts import facts, request
 
-EXAMPLES = settings(max_examples=60)
 SECONDS = 20.0
 """Generous: machines are busy. A reader that hangs or builds a quadratic list takes minutes."""
 
@@ -86,12 +85,12 @@ def as_json(value: Any) -> bytes:
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-@EXAMPLES
 @given(st.one_of(st.binary(max_size=200), JSON.map(as_json), mutated(request().wire()).map(as_json)))
 @example(b"")
 @example(b"\xff")
 @example(b"[" * 50_000)
 @example(b'{"key": NaN}')
+@example(as_json(request().wire() | {"\n": 1}))
 def test_recipes(content: bytes) -> None:
     in_file("recipe.json", content, read_request)
 
@@ -120,7 +119,6 @@ TENSORS = st.dictionaries(
 )
 
 
-@settings(max_examples=200)
 @given(
     st.one_of(
         st.binary(max_size=64),
@@ -155,7 +153,6 @@ def test_tensors_that_overlap_are_refused(tmp_path: Path, header: Any) -> None:
         read_header(tmp_path / "w.safetensors", name="w.safetensors")
 
 
-@EXAMPLES
 @given(
     st.sampled_from(["config.json", "tokenizer.json", "modules.json", "model.safetensors.index.json"]),
     st.one_of(st.binary(max_size=60), JSON.map(as_json), mutated(CONFIG).map(as_json)),
@@ -187,7 +184,6 @@ def test_checkpoints(name: str, content: bytes) -> None:
 ALL_COLUMNS = Columns.model_validate({"textPair": "b", "label": "l", "score": "s"})
 
 
-@EXAMPLES
 @given(
     st.sampled_from(["x.jsonl", "x.csv", "x.txt", "x.parquet"]),
     st.one_of(
@@ -214,7 +210,6 @@ def test_rows(name: str, content: bytes, columns: Columns) -> None:
         assert all(type(row) is Row and row.text.strip() for row in found)  # type: ignore[attr-defined]
 
 
-@EXAMPLES
 @given(st.lists(st.text(st.sampled_from("trainestdv/._-0123"), max_size=12), max_size=5), st.text(max_size=8))
 def test_splits(names: list[str], split: str) -> None:
     refused_or_read(lambda: split_files([f"{name}.csv" for name in names], split, name="set"))
@@ -226,7 +221,6 @@ CARDS = st.one_of(
 )
 
 
-@EXAMPLES
 @given(CARDS)
 @example('{"configs": [{"data_files": [{"split": "x", "path": {"a": 1}}]}]}')
 @example("a: &a [*a]")
@@ -253,14 +247,12 @@ def test_the_manifest_that_is_mutated_is_valid() -> None:
     assert parse_manifest(canonical_json(MANIFEST), "m").key == "a" * 64
 
 
-@EXAMPLES
 @given(st.one_of(st.binary(max_size=60), mutated(MANIFEST).map(as_json)))
 @example(b"[" * 50_000)
 def test_manifests(content: bytes) -> None:
     refused_or_read(lambda: parse_manifest(content, "file:///x/manifest.json"))
 
 
-@EXAMPLES
 @given(st.one_of(st.binary(max_size=60), mutated(facts().description.wire()).map(as_json)))
 @example(b"[" * 50_000)
 def test_descriptions_of_engines(content: bytes) -> None:
