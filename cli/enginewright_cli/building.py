@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from enginewright_api.engine_build import EngineBuild
-from enginewright_api.errors import DeterministicError
+from enginewright_api.errors import DeterministicError, TransientError
 from enginewright_api.optimized_model import OptimizedModel
 from enginewright_api.validation import problems
 from enginewright_cli.describing import print_rungs
@@ -50,7 +50,10 @@ def build(
     output: OutputOption = Format.TABLE,
     state: StateOption = None,
 ) -> None:
-    """Build a model's ladder, or search its recipe, here and now. Exit code 1 when no engine may be deployed."""
+    """Build a model's ladder, or search its recipe, here and now.
+
+    Exit code 1 when no engine may be deployed, 22 when store or hub stayed away: run it again later.
+    """
     where = state_directory(state)
     where.prepare()
     ensure_keys(where)
@@ -60,7 +63,11 @@ def build(
     for rehearsal in rehearsals:
         told = _tell if table else _silent
         store_uri = store or where.store_uri
-        result = climb(rehearsal, store_uri=store_uri, state=where, quiet=not table, told=told)
+        try:
+            result = climb(rehearsal, store_uri=store_uri, state=where, quiet=not table, told=told)
+        except TransientError as error:
+            errors.print(f"enginewright: {rehearsal.name}: {error.message}", markup=False, soft_wrap=True)
+            raise typer.Exit(error.exit_code) from error
         stalled = stalled or result.chosen is None
         page = report_file or where.reports / f"{rehearsal.name}.html"
         write_report(facts_of_climb(rehearsal, result), page)

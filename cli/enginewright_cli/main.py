@@ -1,4 +1,7 @@
-"""`enginewright`: the command line. Exit codes: 0 ok, 1 failed, 2 usage, 3 not ready in time."""
+"""`enginewright`: the command line.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not ready in time, 22 (of `build`) something outside stayed away.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ _COMMANDS = {
     "authoring": ("init", "validate", "plan", "render"),
     "objects": ("apply", "get", "describe", "wait", "logs", "delete"),
     "building": ("build", "report"),
+    "collecting": ("gc",),
     "control": ("up", "down", "status"),
     "demonstration": ("demo",),
     "system": ("system",),

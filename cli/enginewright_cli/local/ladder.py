@@ -7,15 +7,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from enginewright_api.engine_build import BuildPhase, BuildResources, EngineBuild, EngineBuildStatus, MeasuredEvidence
-from enginewright_api.errors import FailureClass
+from enginewright_api.errors import FailureClass, TransientError
 from enginewright_api.optimized_model import RungStatus
 from enginewright_api.outcome import ArtifactReference, BuildOutcome, Failure
 from enginewright_cli.rehearsal import Rehearsal
@@ -27,11 +28,12 @@ from enginewright_operator.core.effects import Create
 from enginewright_operator.core.recipes import recipes
 from enginewright_operator.core.search import Search
 from enginewright_operator.core.snapshot import ModelSnapshot
+from enginewright_store.retrying import RetryPolicy
 
 Object = dict[str, Any]
-
-
 Told = Callable[[str], None]
+
+_ATTEMPTS = RetryPolicy(attempts=3, first_pause_seconds=5.0, longest_pause_seconds=30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class Climbed:
 def climb(rehearsal: Rehearsal, *, store_uri: str, state: StateDirectory, quiet: bool, told: Told) -> Climbed:
     """Build one recipe after another until the operator's policy chooses one or has none left.
 
-    All builds share a work folder, so what they have in common is made once.
+    All builds share a work folder, so what they have in common is made once. Raises TransientError when something
+    outside (store, hub) stays away: that says nothing about a rung, and the next one would be less than was asked for.
     """
     builds: dict[str, Object] = {}
     with tempfile.TemporaryDirectory(prefix="enginewright-build-") as folder:
@@ -65,8 +68,31 @@ def climb(rehearsal: Rehearsal, *, store_uri: str, state: StateDirectory, quiet:
             told(draft.findings["Built"].message)
             for manifest in created:
                 build = EngineBuild.of(manifest)
-                outcome = _run(build, Path(folder), store_uri=store_uri, state=state, quiet=quiet)
-                builds[build.metadata.name] = {**manifest, "status": _status_after(build, outcome).wire()}
+                run = partial(_run, build, Path(folder), store_uri=store_uri, state=state, quiet=quiet)
+                builds[build.metadata.name] = {**manifest, "status": attempted(run, told).wire()}
+
+
+def attempted(run: Callable[[], BuildOutcome], told: Told, policy: RetryPolicy = _ATTEMPTS) -> EngineBuildStatus:
+    """Status after a build, which is run again when it failed for an outside reason. Raises the last TransientError."""
+    attempts = 0
+
+    def attempt() -> BuildOutcome:
+        nonlocal attempts
+        attempts += 1
+        outcome = run()
+        failure = outcome.failure
+        if failure is None or failure.failure_class is not FailureClass.TRANSIENT:
+            return outcome
+        told(f"attempt {attempts} of {policy.attempts}: {failure.reason}: {failure.message}")
+        raise TransientError(
+            failure.reason, f"{failure.message}; gave up after {attempts} attempts, run it again to go on from there"
+        )
+
+    def pause(seconds: float) -> None:
+        told(f"trying again in {seconds:.0f} s")
+        policy.sleep(seconds)
+
+    return _status_after(replace(policy, sleep=pause).run(attempt), attempts)
 
 
 def _decided(rehearsal: Rehearsal, builds: dict[str, Object]) -> Draft:
@@ -101,13 +127,11 @@ def _climbed(draft: Draft, builds: dict[str, Object]) -> Climbed:
     )
 
 
-def _status_after(build: EngineBuild, outcome: BuildOutcome) -> EngineBuildStatus:
+def _status_after(outcome: BuildOutcome, attempts: int) -> EngineBuildStatus:
     resources = BuildResources(peak_memory_bytes=outcome.peak_memory_bytes, accelerator_seconds=outcome.seconds)
-    told: dict[str, Any] = {"stages": outcome.stages, "resources": resources, "attempts": 1}
+    told: dict[str, Any] = {"stages": outcome.stages, "resources": resources, "attempts": attempts}
     if outcome.artifact is None or outcome.evidence is None:
-        failure = outcome.failure or _silent(outcome.key)
-        # There is nobody to try again later: whatever failed, the next rung is up to the ladder.
-        failure = failure.model_copy(update={"failure_class": FailureClass.DETERMINISTIC})
+        failure = (outcome.failure or _silent(outcome.key)).model_copy(update={"attempts": attempts})
         return EngineBuildStatus(phase=BuildPhase.FAILED, failure=failure, **told)
     evidence = MeasuredEvidence(
         request_digest=outcome.evidence.request_digest,
