@@ -35,7 +35,7 @@ from enginewright_api.source import Dataset
 from enginewright_api.support import SUPPORTED, Support, unavailable
 
 from .draft import PIECES, Rung
-from .resolution import DEFAULT_DATASET, evidence_request, facts_of, resolve_recipe
+from .resolution import default_dataset, evidence_request, facts_of, resolve_recipe
 
 RECOVERY_STEPS = 300
 """Fine-tuning after each removal: what makes most removals pass, and minutes at most for an encoder on a CPU."""
@@ -329,7 +329,7 @@ def _trained_alike(spec: OptimizedModelSpec, recipe: Recipe) -> Recipe:
     rows: Dataset | None = given.distillation.dataset if given.distillation is not None else None
     if rows is None and given.quantization is not None:
         rows = given.quantization.calibration.dataset
-    return recipe.model_copy(update={"training": rows or DEFAULT_DATASET})
+    return recipe.model_copy(update={"training": rows or default_dataset(spec.task)})
 
 
 def _numbered(rung: Rung, number: int) -> Rung:

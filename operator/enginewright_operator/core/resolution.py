@@ -12,7 +12,13 @@ from enginewright_api.serving_spec import Backend
 from enginewright_api.source import BuiltinDataset, Dataset
 from enginewright_api.support import resolve_backend, resolve_method, resolve_metric
 
-DEFAULT_DATASET = Dataset(builtin=BuiltinDataset(name="news-en"))
+_DEFAULT_DATASETS = {Task.CLASSIFICATION: "reviews-en"}
+"""What has labels; every other task reads news."""
+
+
+def default_dataset(task: Task) -> Dataset:
+    """Rows that a task is judged on, calibrated with and learns from, where the spec names none."""
+    return Dataset(builtin=BuiltinDataset(name=_DEFAULT_DATASETS.get(task, "news-en")))
 
 
 def facts_of(accelerator_class: AcceleratorClass) -> AcceleratorFacts:
@@ -31,7 +37,7 @@ def evidence_request(spec: OptimizedModelSpec) -> EvidenceRequest:
     """What is measured for this model."""
     quality = spec.quality
     return EvidenceRequest(
-        dataset=quality.dataset or DEFAULT_DATASET,
+        dataset=quality.dataset or default_dataset(spec.task),
         metric=resolve_metric(spec.task) if quality.metric is Metric.AUTO else quality.metric,
         max_drop=quality.max_drop,
         confidence=quality.confidence,
@@ -45,9 +51,9 @@ def resolve_recipe(spec: OptimizedModelSpec, blocks: Blocks, facts: AcceleratorF
     return Recipe(
         source=spec.source,
         task=spec.task,
-        distillation=_named(blocks.distillation),
+        distillation=_named(blocks.distillation, spec.task),
         pruning=blocks.pruning,
-        training=_training(blocks),
+        training=_training(blocks, spec.task),
         low_rank=blocks.low_rank,
         quantization=_resolved(blocks.quantization, backend, spec.task),
         backend=backend,
@@ -79,22 +85,22 @@ def _resolved(quantization: Quantization | None, backend: Backend, task: Task) -
         method = resolve_method(backend, quantization.format, task)
     calibration = quantization.calibration
     if calibration.dataset is None:
-        calibration = calibration.model_copy(update={"dataset": DEFAULT_DATASET})
+        calibration = calibration.model_copy(update={"dataset": default_dataset(task)})
     return quantization.model_copy(update={"method": method, "calibration": calibration})
 
 
-def _named(distillation: Distillation | None) -> Distillation | None:
+def _named(distillation: Distillation | None, task: Task) -> Distillation | None:
     if distillation is None or distillation.dataset is not None:
         return distillation
-    return distillation.model_copy(update={"dataset": DEFAULT_DATASET})
+    return distillation.model_copy(update={"dataset": default_dataset(task)})
 
 
-def _training(blocks: Blocks) -> Dataset | None:
+def _training(blocks: Blocks, task: Task) -> Dataset | None:
     """Rows that distillation and pruning learn from."""
     pruning = blocks.pruning
     if blocks.distillation is not None:
-        return blocks.distillation.dataset or DEFAULT_DATASET
+        return blocks.distillation.dataset or default_dataset(task)
     if pruning is None or not pruning.looks_at_rows:
         return None
     calibration = blocks.quantization.calibration.dataset if blocks.quantization is not None else None
-    return calibration or DEFAULT_DATASET
+    return calibration or default_dataset(task)
