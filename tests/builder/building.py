@@ -62,6 +62,12 @@ class Builder:
     root: Path
     store: Path
     environment: dict[str, str] = field(default_factory=dict)
+    bucket: str = ""
+    """Store URI; the folder `store` when empty."""
+
+    @property
+    def store_uri(self) -> str:
+        return self.bucket or self.store.as_uri()
 
     @property
     def work(self) -> Path:
@@ -73,7 +79,7 @@ class Builder:
         recipe.write_bytes(canonical_json(wanted.wire()))
         return subprocess.Popen(
             [
-                PROGRAM, "run", "--recipe", str(recipe), "--store", self.store.as_uri(), "--workdir", str(self.work),
+                PROGRAM, "run", "--recipe", str(recipe), "--store", self.store_uri, "--workdir", str(self.work),
                 "--threads", "2", *options,
             ],
             env={**os.environ, "TERMINATION_MESSAGE_PATH": str(self.root / "message"), **self.environment},
