@@ -57,7 +57,8 @@ class EngineDescription(ApiModel):
     Encoders take `input_ids`, `attention_mask` (and `token_type_ids` when listed), int64, shape [batch, tokens],
     and give `output`, float32: [batch, dimension] (pooled inside the engine) or [batch, labels].
     The served Triton model takes `text` (BYTES [batch, 1]) and gives `embedding` (FP32 [batch, dimension]) or
-    `scores` (FP32 [batch, labels]) and `tokens` (INT32 [batch, 1], tokens of each input as run).
+    `scores` (FP32 [batch, labels]) and `tokens` (INT32 [batch, 1], tokens of each input as run). A reranker also takes
+    `text_pair`: `text` is the query, and `scores` [batch, 1] say how well the pair's text answers it.
 
     Text generation engines have `generation`; their output is `logits`, its dimension the vocabulary.
     """

@@ -8,7 +8,7 @@ from enginewright_api.recipe import Task
 from enginewright_api.serving_spec import Backend, Batching, BatchingMode
 
 GENERATION_BACKENDS = frozenset({Backend.OPENVINO, Backend.TORCH})
-SCORE_TASKS = frozenset({Task.CLASSIFICATION})
+SCORE_TASKS = frozenset({Task.CLASSIFICATION, Task.RERANKING})
 ENCODER_TASKS = frozenset({Task.EMBEDDING}) | SCORE_TASKS
 ENCODER_BACKENDS = frozenset({Backend.OPENVINO, Backend.ONNX_RUNTIME, Backend.TORCH})
 
@@ -16,6 +16,11 @@ ENCODER_BACKENDS = frozenset({Backend.OPENVINO, Backend.ONNX_RUNTIME, Backend.TO
 def output_name(task: Task) -> str:
     """Name of the served model's first output."""
     return "scores" if task in SCORE_TASKS else "embedding"
+
+
+def input_names(task: Task) -> tuple[str, ...]:
+    """Names of an encoder's inputs: a reranker reads a query (`text`) and what is ranked for it (`text_pair`)."""
+    return ("text", "text_pair") if task is Task.RERANKING else ("text",)
 
 
 def render_model_config(model: str, engine: EngineDescription, batching: Batching) -> str:
@@ -30,13 +35,16 @@ def render_model_config(model: str, engine: EngineDescription, batching: Batchin
             "FeatureNotAvailable", f"engine.json: backend {engine.backend}: this server runs {_names(ENCODER_BACKENDS)}"
         )
     batch = _max_batch_size(engine, batching)
+    inputs = ",\n".join(
+        f'  {{ name: "{name}" data_type: TYPE_STRING dims: [ 1 ] }}' for name in input_names(engine.task)
+    )
     # max_batch_size and decoupled are written out: without them the server would ask the model's code, which it does
     # not when automatic completion is off.
     return f"""name: "{model}"
 backend: "python"
 max_batch_size: {batch}
 input [
-  {{ name: "text" data_type: TYPE_STRING dims: [ 1 ] }}
+{inputs}
 ]
 output [
   {{ name: "{output_name(engine.task)}" data_type: TYPE_FP32 dims: [ {engine.output_dimension} ] }},

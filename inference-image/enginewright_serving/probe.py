@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 import aiohttp
@@ -13,7 +14,6 @@ from enginewright_serving.vitality import Observation
 
 _TIMEOUT_SECONDS = 1.5
 _ENGINE_GONE = re.compile(r"Stub process '[^']*' is not healthy")
-_ENCODER_REQUEST = {"inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": ["ready"]}]}
 _STEPS = re.compile(rf"^{STEPS}{{[^}}]*}} ([0-9.e+]+)$", re.MULTILINE)
 _GENERATION_REQUEST = {"text_input": "ready", "sampling_param_max_tokens": 1}
 
@@ -21,7 +21,10 @@ _GENERATION_REQUEST = {"text_input": "ready", "sampling_param_max_tokens": 1}
 class Probe:
     """Asks one model for an answer. Use as an async context manager."""
 
-    def __init__(self, url: str, model: str, *, progress_url: str = "") -> None:
+    def __init__(self, url: str, model: str, *, inputs: Sequence[str] = ("text",), progress_url: str = "") -> None:
+        self._request = {
+            "inputs": [{"name": name, "shape": [1, 1], "datatype": "BYTES", "data": ["ready"]} for name in inputs]
+        }
         self._model = f"{url}/v2/models/{model}"
         self._progress_url = progress_url
         """Metrics of a model that generates text; empty for others."""
@@ -57,7 +60,7 @@ class Probe:
 
     async def _ask(self) -> tuple[int, str]:
         # A decoupled model cannot be asked over /infer.
-        path, body = ("generate", _GENERATION_REQUEST) if self._progress_url else ("infer", _ENCODER_REQUEST)
+        path, body = ("generate", _GENERATION_REQUEST) if self._progress_url else ("infer", self._request)
         async with self._open().post(f"{self._model}/{path}", json=body) as response:
             return response.status, await response.text()
 

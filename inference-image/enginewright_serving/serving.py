@@ -15,6 +15,7 @@ from enginewright_api.errors import DeterministicError, TransientError
 from enginewright_api.recipe import Task
 from enginewright_serving import activity, tritonserver
 from enginewright_serving.events import log
+from enginewright_serving.model_config import input_names
 from enginewright_serving.repository import engine_folder, read_description
 from enginewright_serving.server_process import ServerProcess
 from enginewright_serving.shared_memory import region_prefix, remove_abandoned_regions, remove_regions
@@ -88,9 +89,10 @@ async def _watch(run: Serve, server: ServerProcess, working: Path) -> None:
     host = "127.0.0.1" if run.listen.address in ("0.0.0.0", "::") else run.listen.address  # noqa: S104 - comparison
     try:
         metrics_url = f"http://{host}:{run.listen.metrics_port}/metrics"
-        generates = read_description(engine_folder(run.repository, run.model)).task is Task.TEXT_GENERATION
-        progress_url = metrics_url if generates else ""
-        async with Probe(f"http://{host}:{run.listen.http_port}", run.model, progress_url=progress_url) as probe:
+        task = read_description(engine_folder(run.repository, run.model)).task
+        progress_url = metrics_url if task is Task.TEXT_GENERATION else ""
+        url = f"http://{host}:{run.listen.http_port}"
+        async with Probe(url, run.model, inputs=input_names(task), progress_url=progress_url) as probe:
             await _until_stopped(run, server, health, probe, stop)
         await _drain(run, server, health, metrics_url, working)
     finally:

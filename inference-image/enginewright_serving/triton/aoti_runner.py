@@ -6,7 +6,7 @@ from pathlib import Path
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_serving.triton.feeds import feed
-from enginewright_serving.triton.runner import Ids, Vectors
+from enginewright_serving.triton.runner import Tensors, Vectors
 
 
 class AotiRunner:
@@ -20,9 +20,9 @@ class AotiRunner:
         self._model = torch._inductor.aoti_load_package(str(entry))
         self._inputs = engine.inputs
 
-    def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
+    def run(self, tensors: Tensors) -> Vectors:
         torch = self._torch
-        tensors = feed(self._inputs, input_ids, attention_mask)
+        fed = feed(self._inputs, tensors)
         with torch.inference_mode():
-            vectors: Vectors = self._model(*(torch.from_numpy(tensor) for tensor in tensors.values())).numpy()
+            vectors: Vectors = self._model(*(torch.from_numpy(values) for values in fed.values())).numpy()
         return vectors

@@ -1,4 +1,4 @@
-"""The Triton model of encoders: `text` in, `embedding` or `scores` and `tokens` out.
+"""The Triton model of encoders: `text` (and a reranker's `text_pair`) in, `embedding` or `scores` and `tokens` out.
 
 All requests of one execution run together; a request whose text is malformed gets an error of its own.
 """
@@ -16,9 +16,9 @@ import triton_python_backend_utils as pb_utils
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_serving.activity import ACTIVITY_VARIABLE, Activity
-from enginewright_serving.model_config import output_name
+from enginewright_serving.model_config import input_names, output_name
 from enginewright_serving.threads import engine_threads
-from enginewright_serving.triton.text_encoder import TextEncoder
+from enginewright_serving.triton.text_encoder import Text, TextEncoder
 
 
 class TritonPythonModel:
@@ -32,7 +32,8 @@ class TritonPythonModel:
         engine = EngineDescription.model_validate_json((folder / "engine.json").read_bytes())
         self._output = output_name(engine.task)
         self._encoder = TextEncoder.load(folder, engine_threads(os.environ))
-        self._encoder.encode(["warm up"])
+        self._inputs = input_names(engine.task)
+        self._encoder.encode(_together([["warm up"]] * len(self._inputs)))
         self._activity = Activity(os.environ.get(ACTIVITY_VARIABLE, ""))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -41,12 +42,12 @@ class TritonPythonModel:
             return self._responses(requests)
 
     def _responses(self, requests: Sequence[Any]) -> list[Any]:
-        texts: list[str] = []
+        texts: list[Text] = []
         spans: list[tuple[int, int] | None] = []
         responses: list[Any] = []
         for request in requests:
             try:
-                found = _texts(request)
+                found = _together([_texts(request, name) for name in self._inputs])
             except ValueError as error:
                 spans.append(None)
                 responses.append(_failed(str(error), pb_utils.TritonError.INVALID_ARG))
@@ -73,15 +74,20 @@ class TritonPythonModel:
         return responses
 
 
-def _texts(request: Any) -> list[str]:
-    """Texts of a request. ValueError says what is wrong with them."""
-    tensor = pb_utils.get_input_tensor_by_name(request, "text").as_numpy()
+def _together(columns: list[list[str]]) -> list[Text]:
+    """Texts, or pairs of texts, from one column an input."""
+    return list(columns[0]) if len(columns) == 1 else list(zip(columns[0], columns[1], strict=True))
+
+
+def _texts(request: Any, name: str) -> list[str]:
+    """Texts of one input of a request. ValueError says what is wrong with them."""
+    tensor = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
     texts = []
     for position, value in enumerate(tensor.reshape(-1)):
         try:
             texts.append(value.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise ValueError(f"text[{position}]: not valid UTF-8 at byte {error.start}") from error
+            raise ValueError(f"{name}[{position}]: not valid UTF-8 at byte {error.start}") from error
     return texts
 
 

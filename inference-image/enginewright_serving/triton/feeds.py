@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from enginewright_api.errors import DeterministicError
-from enginewright_serving.triton.runner import Ids
+from enginewright_serving.triton.runner import Tensors
 
 
-def feed(names: Sequence[str], input_ids: Ids, attention_mask: Ids) -> dict[str, Ids]:
-    """The tensors an encoder's graph asks for; one text has one segment, so token types are zero."""
-    tensors: dict[str, Ids] = {}
+def feed(names: Sequence[str], tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+    """The tensors that a graph asks for, in its order; without token types each text is one segment: all zero."""
+    fed: dict[str, npt.NDArray[Any]] = {}
     for name in names:
-        if name == "input_ids":
-            tensors[name] = input_ids
-        elif name == "attention_mask":
-            tensors[name] = attention_mask
+        if name in tensors:
+            fed[name] = tensors[name]
         elif name == "token_type_ids":
-            tensors[name] = np.zeros_like(input_ids)
+            fed[name] = np.zeros_like(tensors["attention_mask"])
         else:
             raise DeterministicError(
                 "InvalidEngine",
-                f"engine.json: inputs: {name!r} is none of input_ids, attention_mask and token_type_ids",
+                f"engine.json: inputs: {name!r} is none of {', '.join(sorted({*tensors, 'token_type_ids'}))}",
             )
-    return tensors
+    return fed

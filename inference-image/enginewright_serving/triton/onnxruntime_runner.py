@@ -6,7 +6,7 @@ from pathlib import Path
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_serving.triton.feeds import feed
-from enginewright_serving.triton.runner import Ids, Vectors
+from enginewright_serving.triton.runner import Tensors, Vectors
 
 
 class OnnxRuntimeRunner:
@@ -24,6 +24,6 @@ class OnnxRuntimeRunner:
         self._inputs = engine.inputs
         self._output = engine.output
 
-    def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
-        vectors: Vectors = self._session.run([self._output], feed(self._inputs, input_ids, attention_mask))[0]
+    def run(self, tensors: Tensors) -> Vectors:
+        vectors: Vectors = self._session.run([self._output], feed(self._inputs, tensors))[0]
         return vectors

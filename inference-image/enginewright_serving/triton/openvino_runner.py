@@ -9,7 +9,7 @@ import numpy as np
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_serving.triton.feeds import feed
-from enginewright_serving.triton.runner import Ids, Vectors
+from enginewright_serving.triton.runner import Tensors, Vectors
 
 if TYPE_CHECKING:
     import openvino
@@ -47,15 +47,18 @@ class OpenVinoRunner:
             self._short_request = core.compile_model(model, "CPU", settings).create_infer_request()
         self._request = compiled.create_infer_request()
 
-    def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
-        batch, tokens = input_ids.shape
+    def run(self, tensors: Tensors) -> Vectors:
+        batch, tokens = tensors["attention_mask"].shape
         if self._short_request is not None and batch == 1 and tokens <= self._short:
             missing = ((0, 0), (0, self._short - tokens))
-            input_ids = np.pad(input_ids, missing, constant_values=self._pad)
-            return self._infer(self._short_request, input_ids, np.pad(attention_mask, missing))
-        return self._infer(self._request, input_ids, attention_mask)
+            fillers = {"input_ids": self._pad}
+            short = {
+                name: np.pad(values, missing, constant_values=fillers.get(name, 0)) for name, values in tensors.items()
+            }
+            return self._infer(self._short_request, short)
+        return self._infer(self._request, tensors)
 
-    def _infer(self, request: openvino.InferRequest, input_ids: Ids, attention_mask: Ids) -> Vectors:
-        tensors = feed(self._inputs, input_ids, attention_mask)
-        vectors: Vectors = request.infer(tensors, share_inputs=True, share_outputs=True)[0]
+    def _infer(self, request: openvino.InferRequest, tensors: Tensors) -> Vectors:
+        fed = feed(self._inputs, tensors)
+        vectors: Vectors = request.infer(fed, share_inputs=True, share_outputs=True)[0]
         return vectors

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +13,15 @@ from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.serving_spec import Backend
 
-Ids = npt.NDArray[np.int64]
+Tensors = Mapping[str, npt.NDArray[Any]]
+"""By the names of a graph's inputs: input_ids, attention_mask, token_type_ids, int64 [batch, tokens]."""
 Vectors = npt.NDArray[np.float32]
 
 
 class Runner(Protocol):
     """Runs one padded batch at a time; not shared between threads."""
 
-    def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
+    def run(self, tensors: Tensors) -> Vectors:
         """[batch, tokens] in, [batch, dimension] out. The result may be overwritten by the next call."""
         ...
 

@@ -14,6 +14,8 @@ from enginewright_serving.triton.padding import groups, padded
 from enginewright_serving.triton.runner import Runner, Vectors, load_runner
 
 Counts = npt.NDArray[np.int32]
+Text = str | tuple[str, str]
+"""A text, or a query and a text that is ranked for it."""
 
 
 class TextEncoder:
@@ -33,17 +35,22 @@ class TextEncoder:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
         return cls(engine, tokenizer, load_runner(folder, engine, threads))
 
-    def encode(self, texts: Sequence[str]) -> tuple[Vectors, Counts]:
-        """[texts, dimension] and the number of tokens of each text as run."""
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        lengths = [len(ids) for ids in tokens]
+    def encode(self, texts: Sequence[Text]) -> tuple[Vectors, Counts]:
+        """[texts, dimension] and the number of tokens of each text, or of both texts of a pair, as run."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        lengths = [len(encoding.ids) for encoding in encodings]
+        columns = {"input_ids": [encoding.ids for encoding in encodings]}
+        if any(isinstance(text, tuple) for text in texts):
+            columns["token_type_ids"] = [encoding.type_ids for encoding in encodings]
         vectors = np.empty((len(texts), self._engine.output_dimension), np.float32)
         for group in groups(lengths):
             width = min(padded(max(lengths[index] for index in group)), self._engine.limits.max_input_tokens)
-            ids = np.full((len(group), width), self._engine.pad_token_id, np.int64)
-            mask = np.zeros((len(group), width), np.int64)
-            for row, index in enumerate(group):
-                ids[row, : lengths[index]] = tokens[index]
-                mask[row, : lengths[index]] = 1
-            vectors[group] = self._runner.run(ids, mask)
+            sizes = np.array([lengths[index] for index in group])
+            tensors = {"attention_mask": (np.arange(width) < sizes[:, None]).astype(np.int64)}
+            for name, values in columns.items():
+                filler = self._engine.pad_token_id if name == "input_ids" else 0
+                tensors[name] = np.full((len(group), width), filler, np.int64)
+                for row, index in enumerate(group):
+                    tensors[name][row, : lengths[index]] = values[index]
+            vectors[group] = self._runner.run(tensors)
         return vectors, np.array(lengths, np.int32)

@@ -10,9 +10,9 @@ import numpy as np
 
 from enginewright_api.engine_description import EngineDescription, Pooling
 from enginewright_api.errors import DeterministicError
-from enginewright_api.recipe import Task
+from enginewright_serving.model_config import SCORE_TASKS
 from enginewright_serving.triton.feeds import feed
-from enginewright_serving.triton.runner import Ids, Vectors
+from enginewright_serving.triton.runner import Tensors, Vectors
 
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -29,11 +29,7 @@ class TorchRunner:
                 "InvalidEngine", f"engine.json: precisionHint {engine.precision_hint}: not one of {', '.join(_DTYPES)}"
             )
         torch.set_num_threads(threads)
-        kind = (
-            transformers.AutoModelForSequenceClassification
-            if engine.task is Task.CLASSIFICATION
-            else transformers.AutoModel
-        )
+        kind = transformers.AutoModelForSequenceClassification if engine.task in SCORE_TASKS else transformers.AutoModel
         model = kind.from_pretrained(
             str(entry),
             local_files_only=True,
@@ -45,19 +41,19 @@ class TorchRunner:
         self._model = model.eval()
         self._engine = engine
 
-    def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
+    def run(self, tensors: Tensors) -> Vectors:
         torch = self._torch
-        tensors = feed(self._engine.inputs, input_ids, attention_mask)
+        fed = feed(self._engine.inputs, tensors)
         with torch.inference_mode():
-            outputs = self._model(**{name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
-            vectors = self._vectors(outputs, torch.from_numpy(attention_mask)).float()
+            outputs = self._model(**{name: torch.from_numpy(values) for name, values in fed.items()})
+            vectors = self._vectors(outputs, torch.from_numpy(tensors["attention_mask"])).float()
             if self._engine.normalize:
                 vectors = torch.nn.functional.normalize(vectors, dim=-1)
             result: Vectors = np.ascontiguousarray(vectors.numpy())
             return result
 
     def _vectors(self, outputs: Any, attention_mask: Any) -> Any:
-        if self._engine.task is Task.CLASSIFICATION:
+        if self._engine.task in SCORE_TASKS:
             return outputs.logits
         states = outputs.last_hidden_state
         if self._engine.pooling is Pooling.CLS:
