@@ -33,6 +33,7 @@ from enginewright_store.artifact import (
     verify_signature,
 )
 from enginewright_store.signing import PublicKey
+from enginewright_store.tombstone import BeingRemovedError, read_tombstone
 
 _FILES_AT_ONCE = 4
 
@@ -101,6 +102,8 @@ def _manifest(store: Store, key: str, digest: str, entry: Path) -> Manifest:
             raise DeterministicError(
                 "ArtifactMissing", f"{store.uri}/{manifest_path(key)}: not published; build it again"
             ) from error
+        if read_tombstone(data) is not None:
+            raise BeingRemovedError(f"{store.uri}/{manifest_path(key)}")
         check_digest(sha256_hex(data), digest)
         _keep(kept, data)
     manifest = parse_manifest(data, f"{store.uri}/{manifest_path(key)}")

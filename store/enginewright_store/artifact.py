@@ -5,7 +5,8 @@
     artifacts/<key>/files/<sha256>       content of the files that manifests list
 
 Files lie under their content's digest, so builders that race for one key never overwrite each other's: whichever
-manifest is there, the bytes it lists are there too.
+manifest is there, the bytes it lists are there too. While an artifact is removed a tombstone stands in its manifest's
+place (see `tombstone`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from enginewright_api.manifest import (
 from enginewright_store.medium import NotInStoreError
 from enginewright_store.signing import PublicKey, SigningKey, sign, verify
 from enginewright_store.store import Store
+from enginewright_store.tombstone import BeingRemovedError, read_tombstone
 
 _TRANSFERS_AT_ONCE = 4
 
@@ -62,10 +64,12 @@ def split_artifact_uri(uri: str) -> tuple[str, str]:
 
 
 def read_manifest(store: Store, key: str) -> tuple[Manifest, str] | None:
-    """Manifest and artifact digest, or None when nothing is published under the key."""
+    """Manifest and artifact digest, or None when nothing is published under the key, or what is there is going."""
     try:
         data = store.read(manifest_path(key))
     except NotInStoreError:
+        return None
+    if read_tombstone(data) is not None:
         return None
     return parse_manifest(data, f"{store.uri}/{manifest_path(key)}"), sha256_hex(data)
 
@@ -103,17 +107,21 @@ def publish_manifest(store: Store, manifest: Manifest, *, signing_key: SigningKe
         return Published(manifest, digest, uri, ours=True)
     winner = read_manifest(store, manifest.key)
     if winner is None:
-        raise DeterministicError("ArtifactVanished", f"{uri}: was deleted while it was being published; build it again")
+        raise BeingRemovedError(uri)
     return Published(winner[0], winner[1], uri, ours=winner[1] == digest)
 
 
 def publish(store: Store, manifest: Manifest, folder: Path, *, signing_key: SigningKey | None = None) -> Published:
-    """Files of `folder`, signature, then the manifest."""
+    """Files of `folder`, signature, then the manifest. Raises BeingRemovedError while the former one is removed."""
     existing = read_manifest(store, manifest.key)
     if existing is not None:
         return Published(existing[0], existing[1], artifact_uri(store, manifest.key), ours=False)
     publish_files(store, manifest.key, folder, manifest.files)
-    return publish_manifest(store, manifest, signing_key=signing_key)
+    published = publish_manifest(store, manifest, signing_key=signing_key)
+    if published.ours:
+        # A file that was there may have gone with a former artifact before the manifest was; from now on none goes.
+        publish_files(store, manifest.key, folder, manifest.files)
+    return published
 
 
 def read_signature(store: Store, key: str, digest: str) -> bytes | None:

@@ -8,13 +8,15 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from enginewright_api.errors import DeterministicError, ResourceError, TransientError
-from enginewright_store.medium import NotInStoreError
+from enginewright_store.medium import Entry, NotInStoreError
 
 _PARTIAL_PREFIX = ".partial-"
+_TRIES_AGAINST_DELETION = 10
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -69,6 +71,14 @@ class Folder:
                 if file.is_file() and not file.name.startswith(_PARTIAL_PREFIX)
             )
 
+    def entries(self, prefix: str) -> Sequence[Entry]:
+        found = []
+        for path in self.list(prefix):
+            with self._translated(path), contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                seen = self._at(path).stat()
+                found.append(Entry(path, seen.st_size, datetime.fromtimestamp(seen.st_mtime, UTC)))
+        return found
+
     def delete(self, prefix: str) -> None:
         with self._translated(prefix):
             target = self._at(prefix)
@@ -76,6 +86,16 @@ class Folder:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
+            self._drop_empty(target.parent)
+
+    def _drop_empty(self, folder: Path) -> None:
+        """A bucket has no empty folders either. A folder that is being written to is not empty, and stays."""
+        while folder != self._root and folder.is_relative_to(self._root):
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
 
     def _at(self, path: str) -> Path:
         return self._root / path
@@ -83,9 +103,7 @@ class Folder:
     @contextlib.contextmanager
     def _partial(self, path: str) -> Iterator[Path]:
         """A file beside the target, gone afterwards unless it was renamed into place."""
-        parent = self._at(path).parent
-        parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_PARTIAL_PREFIX, dir=parent)
+        handle, name = self._new_partial(self._at(path).parent)
         os.fchmod(handle, 0o644)  # mkstemp's 0600 would hide artifacts from pods that run as another user
         os.close(handle)
         partial = Path(name)
@@ -93,6 +111,14 @@ class Folder:
             yield partial
         finally:
             partial.unlink(missing_ok=True)
+
+    def _new_partial(self, parent: Path) -> tuple[int, str]:
+        """Who deletes beside us takes empty folders away: between making one and using it, too."""
+        for _ in range(_TRIES_AGAINST_DELETION):
+            parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                return tempfile.mkstemp(prefix=_PARTIAL_PREFIX, dir=parent)
+        raise TransientError("StoreUnavailable", f"{parent}: is removed again and again while it is written to")
 
     @contextlib.contextmanager
     def _translated(self, path: str) -> Iterator[None]:

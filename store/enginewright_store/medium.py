@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +16,16 @@ class NotInStoreError(DeterministicError):
 
     def __init__(self, path: str, where: str) -> None:
         super().__init__("NotInStore", f"{path} is not in {where}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Content in the store, as a listing tells it."""
+
+    path: str
+    size_bytes: int
+    modified: datetime
+    """When it was written, by the store's clock; aware."""
 
 
 class Medium(Protocol):
@@ -45,6 +58,10 @@ class Medium(Protocol):
 
     def list(self, prefix: str) -> list[str]:
         """Paths of all content below the folder `prefix` (all when empty), sorted."""
+        ...
+
+    def entries(self, prefix: str) -> Sequence[Entry]:
+        """Like list, with size and time of each."""
         ...
 
     def delete(self, prefix: str) -> None:

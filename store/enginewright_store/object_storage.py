@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from enginewright_api.errors import DeterministicError, TransientError
-from enginewright_store.medium import NotInStoreError
+from enginewright_store.medium import Entry, NotInStoreError
 
 _DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 # botocore's names for credentials that are missing or incomplete; they are not OSErrors.
@@ -77,6 +78,14 @@ class Bucket:
             found = self._files.find(self._at(prefix) if prefix else self._root)
             return sorted(str(name).removeprefix(self._root + "/") for name in found)
 
+    def entries(self, prefix: str) -> Sequence[Entry]:
+        with self._translated(prefix):
+            found = self._files.find(self._at(prefix) if prefix else self._root, detail=True)
+            return [
+                Entry(str(name).removeprefix(self._root + "/"), int(item["size"]), _modified(item))
+                for name, item in sorted(found.items())
+            ]
+
     def delete(self, prefix: str) -> None:
         with self._translated(prefix):
             names = self._files.find(self._at(prefix))
@@ -114,6 +123,14 @@ class Bucket:
         return DeterministicError(
             "StoreAccessDenied", f"{self._where}: {error}; check the credentials and what they may do there"
         )
+
+
+def _modified(item: Mapping[str, Any]) -> datetime:
+    """When an object was written: each driver has a name of its own for it."""
+    for name in ("LastModified", "last_modified", "mtime", "updated"):
+        if (found := item.get(name)) is not None:
+            return found if isinstance(found, datetime) else datetime.fromisoformat(str(found))
+    raise TransientError("StoreUnavailable", f"{item.get('name')}: the listing does not say when it was written")
 
 
 def _code(error: BaseException) -> str:

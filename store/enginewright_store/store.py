@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_store.download import download
 from enginewright_store.folder import Folder
 from enginewright_store.guard import check_host
-from enginewright_store.medium import Medium
+from enginewright_store.medium import Entry, Medium
 from enginewright_store.object_storage import Bucket
 from enginewright_store.paths import checked, checked_prefix
 from enginewright_store.retrying import RetryPolicy
@@ -74,6 +74,10 @@ class Store:
     def list(self, prefix: str = "") -> list[str]:
         """Paths of all content below a folder, sorted."""
         return self._retry.run(lambda: self._medium.list(checked_prefix(prefix)))
+
+    def entries(self, prefix: str = "") -> Sequence[Entry]:
+        """All content below a folder with size and time, sorted by path."""
+        return self._retry.run(lambda: self._medium.entries(checked_prefix(prefix)))
 
     def delete(self, prefix: str) -> None:
         """Remove the content at and below a path; nothing there is not an error."""

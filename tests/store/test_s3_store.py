@@ -6,14 +6,19 @@ import hashlib
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from enginewright_api.errors import DeterministicError, TransientError
 from enginewright_store import Credentials, NotInStoreError, Store, open_store
+from enginewright_store.artifact import file_path, read_manifest
+from enginewright_store.garbage import Retention, collect
 from enginewright_store.retrying import RetryPolicy
+from enginewright_store.signing import generate_key
 from tests.s3.fixtures import S3Server
+from tests.serving.artifacts import published
 
 
 @pytest.fixture
@@ -81,3 +86,43 @@ def test_a_server_that_is_gone_is_a_transient_failure() -> None:
         store.read("a")
     assert caught.value.reason == "StoreUnavailable"
     assert len(pauses) == 1
+
+
+def test_listings_tell_sizes_and_times(store: Store) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    store.put("a/b", b"one")
+    store.put("ab", b"three")
+    assert [(entry.path, entry.size_bytes) for entry in store.entries()] == [("a/b", 3), ("ab", 5)]
+    assert before < store.entries("a")[0].modified < datetime.now(UTC) + timedelta(seconds=5)
+    assert store.entries("absent") == []
+
+
+def test_garbage_goes_and_what_is_used_stays(store: Store, tmp_path: Path) -> None:
+    """Two artifacts and a stage result; one artifact comes into use while it is being removed."""
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "openvino.bin").write_bytes(b"weights")
+    (tmp_path / "engine.json").write_text(
+        '{"task":"Embedding","backend":"OpenVINO","limits":{},"runtimePackage":"openvino","runtimeVersion":"1"}'
+    )
+    for key in ("a" * 64, "b" * 64):
+        published(store, tmp_path, generate_key(tmp_path / f"{key[:4]}.pem"), key=key)
+    store.put(f"stages/{'c' * 64}/stage.json", b"{}")
+    readings: list[int] = []
+
+    def used() -> frozenset[str]:
+        readings.append(len(readings))
+        return frozenset({"a" * 16}) if len(readings) > 1 else frozenset()
+
+    later = datetime.now(UTC) + timedelta(days=20)
+    done = collect(store, used, Retention(artifacts=0), holder="test", clock=lambda: later)
+    assert [holding.key[0] for holding in done.removed] == ["c"], "artifacts are only noted at first"
+    readings.clear()
+    later += timedelta(days=2)
+    done = collect(store, used, Retention(artifacts=0), holder="test", clock=lambda: later)
+    assert [holding.key[0] for holding in done.restored] == ["a"]
+    assert [holding.key[0] for holding in done.removed] == ["b"]
+    assert {path.split("/")[1][0] for path in store.list() if not path.startswith("garbage")} == {"a"}
+    found = read_manifest(store, "a" * 64)
+    assert found is not None
+    for file in found[0].files:
+        store.download(file_path("a" * 64, file), tmp_path / "out", size=file.size, sha256=file.sha256)
