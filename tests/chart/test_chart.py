@@ -5,71 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from cryptography.hazmat.primitives import serialization
 
 from enginewright_api.crd import definitions
 from enginewright_api.validation import problems
 from enginewright_store.signing import PublicKey, SigningKey
-from tests.kube import scripts
+from tests.chart.rendering import CHART, KUBERNETES, SMALLEST, VARIANTS, RefusedError, Render, of_kind
 
-CHART = Path(__file__).parents[2] / "helm" / "enginewright"
-SMALLEST = {"store.uri": "s3://artifacts/engines", "gateway.allowAnonymous": "true"}
-KUBERNETES = "1.35"
-Object = dict[str, Any]
-Render = Callable[..., list[Object]]
-
-
-class RefusedError(Exception):
-    """Helm refused the values."""
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    """The helm of the test cluster."""
-    try:
-        return scripts.build() / "helm"
-    except scripts.Unavailable as reason:
-        pytest.skip(f"no helm: {reason}")
-
-
-@pytest.fixture(scope="session")
-def render(helm: Path) -> Render:
-    """Renders with values given as `path=value`, over the smallest ones that work."""
-
-    def rendered(*options: str, **_: object) -> list[Object]:
-        values = [f"--set={name}={value}" for name, value in SMALLEST.items()]
-        command = [str(helm), "template", "release", str(CHART), "--namespace=system", f"--kube-version={KUBERNETES}.0"]
-        done = subprocess.run([*command, *values, *options], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RefusedError(done.stderr)
-        return [item for item in yaml.safe_load_all(done.stdout) if item]
-
-    return rendered
-
-
-def of_kind(objects: list[Object], kind: str) -> Iterator[Object]:
-    """Those of one kind."""
-    return (item for item in objects if item["kind"] == kind)
-
-
-VARIANTS = {
-    "bucket": (),
-    "bucket-with-credentials": (
-        "--set=store.credentialsSecret=creds,store.endpointUrl=http://minio:9000,store.region=eu-west-1",
-    ),
-    "volume": ("--set=store.uri=file:///store,store.volumeClaim=engines",),
-    "one-node": ("--set=store.uri=file:///store,store.hostPath=true",),
-    "keys": ("--set=gateway.allowAnonymous=false,gateway.keysSecret=keys",),
-    "operator-only": ("--set=gateway.enabled=false,autoscaler.enabled=false",),
-    "registry": ("--set=images.registry=reg.example/team,images.pullSecrets={pull}",),
-}
+FOREIGN = ("apiextensions.k8s.io/", "monitoring.coreos.com/")
+"""Definitions are held against the types below; monitors and rules have tests of their own."""
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
@@ -77,7 +25,7 @@ def test_every_object_is_valid_for_kubernetes(render: Render, options: tuple[str
     for item in render(*options):
         if item["apiVersion"].startswith("enginewright.io/"):
             assert problems(item) == []
-        elif item["kind"] != "CustomResourceDefinition":
+        elif not item["apiVersion"].startswith(FOREIGN):
             kubernetes_validate.validate(item, KUBERNETES, strict=True)
 
 
@@ -117,6 +65,11 @@ def test_models_survive_an_uninstall_unless_told_otherwise(
         (("--set=operator.replica=2",), "'replica' not allowed"),
         (("--set=images.builder.digest=sha256:12",), "/images/builder/digest"),
         (("--set=acceleratorClasses.cpu.formats={INT7}",), "/acceleratorClasses/cpu/formats/0"),
+        (("--set=networkPolicy.store.port=9000",), "'port' not allowed"),
+        (("--set=metrics.podMonitor.interval=often",), "/metrics/podMonitor/interval"),
+        (("--set=gateway.podDisruptionBudget.minAvailable=1",), "'minAvailable' not allowed"),
+        (("--set=operator.topologySpreadConstraints[0].maxSkew=1",), "/operator/topologySpreadConstraints/0"),
+        (("--set=operator.extraArgs={log-level=debug}",), "/operator/extraArgs/0"),
     ],
 )
 def test_wrong_values_are_refused_with_a_sentence(render: Render, options: tuple[str, ...], sentence: str) -> None:
@@ -127,10 +80,11 @@ def test_wrong_values_are_refused_with_a_sentence(render: Render, options: tuple
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
 def test_our_pods_are_restricted(render: Render, options: tuple[str, ...]) -> None:
-    deployments = list(of_kind(render(*options), "Deployment"))
-    assert deployments
-    for deployment in deployments:
-        pod = deployment["spec"]["template"]["spec"]
+    objects = render(*options)
+    pods = [item["spec"]["template"]["spec"] for item in of_kind(objects, "Deployment")]
+    tests = [item["spec"] for item in of_kind(objects, "Pod")]
+    assert pods
+    for pod in (*pods, *tests):
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
@@ -140,7 +94,7 @@ def test_our_pods_are_restricted(render: Render, options: tuple[str, ...]) -> No
             assert security["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
-            assert {"readinessProbe", "livenessProbe"} <= container.keys()
+            assert pod in tests or {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
 
 
 def test_no_program_may_read_secrets_or_use_wildcards(render: Render) -> None:

@@ -64,6 +64,28 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- with .settings.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .settings.topologySpreadConstraints }}
+topologySpreadConstraints:
+{{- range . }}
+  - {{- toYaml . | nindent 4 }}
+    {{- if not (hasKey . "labelSelector") }}
+    labelSelector:
+      matchLabels: {{- include "enginewright.selector" $ | nindent 8 }}
+    {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Metadata of the pods of a component: the same arguments. */}}
+{{- define "enginewright.podMetadata" -}}
+labels:
+  {{- include "enginewright.labels" . | nindent 2 }}
+  {{- with .settings.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .settings.podAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "enginewright.container" -}}
@@ -85,4 +107,17 @@ terminationMessagePolicy: FallbackToLogsOnError
 
 {{- define "enginewright.storeFolder" -}}
 {{- if hasPrefix "file://" .Values.store.uri -}}{{ trimPrefix "file://" .Values.store.uri }}{{- end -}}
+{{- end -}}
+
+{{/* Pods that the operator makes, in the namespaces of the models. */}}
+{{- define "enginewright.servers" -}}
+app.kubernetes.io/part-of: enginewright
+app.kubernetes.io/managed-by: enginewright
+app.kubernetes.io/component: server
+{{- end -}}
+
+{{- define "enginewright.builders" -}}
+app.kubernetes.io/part-of: enginewright
+app.kubernetes.io/managed-by: enginewright
+app.kubernetes.io/component: builder
 {{- end -}}

@@ -1,0 +1,52 @@
+"""The chart as Helm renders it, for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+CHART = Path(__file__).parents[2] / "helm" / "enginewright"
+SMALLEST = {"store.uri": "s3://artifacts/engines", "gateway.allowAnonymous": "true"}
+KUBERNETES = "1.35"
+Object = dict[str, Any]
+Render = Callable[..., list[Object]]
+"""Renders with options such as `--set=path=value`, over the smallest values that work; raises RefusedError."""
+
+MONITORED = (
+    "--set=metrics.podMonitor.enabled=true,metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true",
+)
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "bucket": (),
+    "bucket-with-credentials": (
+        "--set=store.credentialsSecret=creds,store.endpointUrl=http://minio:9000,store.region=eu-west-1",
+    ),
+    "volume": ("--set=store.uri=file:///store,store.volumeClaim=engines",),
+    "one-node": ("--set=store.uri=file:///store,store.hostPath=true",),
+    "keys": ("--set=gateway.allowAnonymous=false,gateway.keysSecret=keys",),
+    "operator-only": ("--set=gateway.enabled=false,autoscaler.enabled=false",),
+    "registry": ("--set=images.registry=reg.example/team,images.pullSecrets={pull}",),
+    "policies": ("--set=networkPolicy.enabled=true,modelNamespaces={search,chat}",),
+    "policies-without-gateway": (
+        "--set=networkPolicy.enabled=true,gateway.enabled=false,autoscaler.enabled=false,store.uri=file:///s",
+        "--set=store.hostPath=true",
+    ),
+    "one-namespace": ("--set=watchNamespace=search,networkPolicy.enabled=true",),
+}
+"""Values that people combine; every kind of check goes over all of them."""
+
+
+class RefusedError(Exception):
+    """Helm refused the values."""
+
+
+def of_kind(objects: list[Object], kind: str) -> Iterator[Object]:
+    """Those of one kind."""
+    return (item for item in objects if item["kind"] == kind)
+
+
+def named(objects: list[Object], kind: str, name: str) -> Object:
+    """The one object of a kind whose name ends so."""
+    (found,) = (item for item in of_kind(objects, kind) if item["metadata"]["name"].endswith(name))
+    return found
