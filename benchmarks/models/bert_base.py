@@ -1,4 +1,4 @@
-"""A classifier of BERT-base's shape with random weights: as slow as a trained one, made in seconds."""
+"""Models of BERT-base's shape with random weights: as slow as trained ones, made in seconds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,19 @@ def random_classifier() -> Path:
     """Checkpoint folder, made once. It takes MiniLM's tokenizer, whose vocabulary is BERT's."""
     with model_folder("bert-base-random", {"layers": LAYERS, "width": WIDTH, "version": 1}) as (folder, made):
         if not made:
-            _make(folder)
+            _make(folder, transformers.BertForSequenceClassification)
     return folder
 
 
-def _make(folder: Path) -> None:
+def random_encoder() -> Path:
+    """Likewise without a head, for sentence embeddings."""
+    with model_folder("bert-base-random-encoder", {"layers": LAYERS, "width": WIDTH, "version": 1}) as (folder, made):
+        if not made:
+            _make(folder, transformers.BertModel)
+    return folder
+
+
+def _make(folder: Path, architecture: type[transformers.PreTrainedModel]) -> None:
     config = transformers.BertConfig(
         num_hidden_layers=LAYERS,
         hidden_size=WIDTH,
@@ -33,6 +41,6 @@ def _make(folder: Path) -> None:
         label2id={label: number for number, label in enumerate(_LABELS)},
     )
     torch.manual_seed(0)
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    architecture(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         shutil.copyfile(minilm() / name, folder / name)

@@ -54,6 +54,14 @@ def python_of(name: str, children: Children, told: Told) -> Path:
                 f"toolchain {name}: {ready} is not there; use a builder image made with TOOLCHAINS={name}",
             )
         return ready
+    return locked_python(name, lock, children, told)
+
+
+def locked_python(name: str, lock: Path, children: Children, told: Told) -> Path:
+    """The interpreter of an environment with exactly what a lock file lists, made first where it is not there yet.
+
+    Raises as `python_of` does.
+    """
     folder = _cache() / f"{name}-{sha256_hex(lock.read_bytes())[:16]}"
     if not (folder / _READY).exists():
         _make(name, lock, folder, children, told)
