@@ -195,7 +195,7 @@ def _print_once(settings: OperatorSettings, process: Process) -> None:
 
 async def _main(settings: OperatorSettings, process: Process) -> None:
     seen = Observability()
-    cluster = await KubernetesCluster.auto(process.kubeconfig, process.context)
+    cluster = await KubernetesCluster.auto(process.kubeconfig, process.context, observe=seen.metrics.called)
     try:
         reached = Credentials(endpoint_url=settings.store.endpoint_url, region=settings.store.region)
         store = await asyncio.to_thread(open_store, settings.store.uri, credentials=reached)
@@ -205,7 +205,7 @@ async def _main(settings: OperatorSettings, process: Process) -> None:
             settings,
             namespace=process.namespace,
             workers=process.workers,
-            observability=seen,
+            metrics=seen.metrics,
         )
         await _until_told(_serve(operator, seen, cluster, process))
     finally:
@@ -216,6 +216,7 @@ async def _serve(operator: Operator, seen: Observability, cluster: Cluster, proc
     """Health from the start; work once this replica leads."""
     async with asyncio.TaskGroup() as group:
         group.create_task(seen.serve(process.address, process.port), name="health")
+        group.create_task(seen.metrics.measure_lag(), name="lag")
         if process.lease_namespace:
             lease = Ref(LEASE, LEASE_NAME, process.lease_namespace)
             identity = f"{socket.gethostname()}-{uuid4().hex[:8]}"

@@ -26,7 +26,7 @@ async def operator(
     http_port, grpc_port = gateway_ports
     settings = operator_settings(state, http_port=http_port, grpc_port=grpc_port, drain_seconds=drain_seconds)
     seen = Observability()
-    program = Operator(cluster, ArtifactStoreLookup(open_store(state.store_uri)), settings, observability=seen)
+    program = Operator(cluster, ArtifactStoreLookup(open_store(state.store_uri)), settings, metrics=seen.metrics)
 
     async def both() -> None:
         async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""What the operator tells about itself: Prometheus metrics, health over HTTP, JSON logs."""
+"""What the operator tells about itself: metrics and health over HTTP, logs in JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import logging
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import generate_latest
+
+from .metrics import Metrics
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _REQUEST_SECONDS = 5.0
@@ -15,33 +17,10 @@ _REQUEST_BYTES = 8192
 
 
 class Observability:
-    """Counters of one operator, in a registry of their own."""
+    """One operator's metrics, and the port that tells them."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._visits = Histogram(
-            "enginewright_operator_reconcile_seconds", "Time of one visit.", ["kind"], registry=self.registry
-        )
-        self._failures = Counter(
-            "enginewright_operator_reconcile_errors", "Visits that failed.", ["kind", "error"], registry=self.registry
-        )
-        self._effects = Counter(
-            "enginewright_operator_effects", "Writes to the cluster.", ["effect"], registry=self.registry
-        )
-        self._depth = Gauge("enginewright_operator_queue_depth", "Keys that wait.", registry=self.registry)
-
-    def visited(self, kind: str, seconds: float, depth: int) -> None:
-        """One visit is over."""
-        self._visits.labels(kind).observe(seconds)
-        self._depth.set(depth)
-
-    def failed(self, kind: str, error: str) -> None:
-        """One visit failed."""
-        self._failures.labels(kind, error).inc()
-
-    def wrote(self, effect: str) -> None:
-        """One effect was executed."""
-        self._effects.labels(effect).inc()
+        self.metrics = Metrics()
 
     async def serve(self, address: str, port: int) -> None:
         """Answer /metrics and /healthz until cancelled. Health is that the event loop answers at all."""
@@ -63,7 +42,7 @@ class Observability:
     def _response(self, request: bytes) -> bytes:
         path = request.split(b" ", 2)[1].split(b"?")[0] if request.count(b" ") > 1 else b""
         if path == b"/metrics":
-            return _http(200, generate_latest(self.registry), "text/plain; version=0.0.4; charset=utf-8")
+            return _http(200, generate_latest(self.metrics.registry), "text/plain; version=0.0.4; charset=utf-8")
         if path in (b"/healthz", b"/readyz"):
             return _http(200, b"ok\n", "text/plain")
         return _http(404, b"there is /metrics, /healthz and /readyz\n", "text/plain")

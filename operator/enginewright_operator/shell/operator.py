@@ -15,7 +15,7 @@ from ..core.plan import plan_build, plan_class, plan_model
 from ..core.settings import OperatorSettings
 from .execution import Executor
 from .gathering import Clock, Gatherer, StoreLookup
-from .observability import Observability
+from .metrics import Metrics
 from .queueing import Key, Queue
 from .triggers import WATCHED, Triggers
 
@@ -45,19 +45,24 @@ class Operator:
         *,
         namespace: str | None = None,
         workers: int = 8,
-        observability: Observability | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._clock = clock
-        self._seen = observability or Observability()
+        self._seen = metrics or Metrics()
         self._gatherer = Gatherer(cluster, store, settings, clock)
         self._executor = Executor(cluster, clock, self._seen.wrote)
         self._triggers = Triggers()
-        self.queue = Queue(self.visit, workers=workers, failed=self._failed)
+        self.queue = Queue(self.visit, workers=workers, failed=self._failed, begun=self._begun)
+        self._seen.follow_queue(lambda: self.queue.depth, lambda: self.queue.oldest_seconds)
 
     async def run(self) -> None:
         """Watch and work."""
+        with self._seen.leading():
+            await self._run()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for kind, labels in WATCHED:
                 group.create_task(self._watch(kind, labels), name=f"watch-{kind.plural}")
@@ -71,7 +76,7 @@ class Operator:
         again = await self._executor.execute(plan) if plan is not None else None
         if plan is not None and plan.writes:
             log.info("reconciled", extra={"key": str(key), "writes": len(plan.writes), **plan.labels})
-        self._seen.visited(key.kind, time.perf_counter() - started, self.queue.depth)
+        self._seen.visited(key.kind, time.perf_counter() - started)
         if key.kind == ACCELERATOR_CLASS.kind and plan is not None:
             return COUNT_SECONDS
         return again
@@ -92,9 +97,11 @@ class Operator:
         while True:
             try:
                 async for event in self._cluster.watch(kind, namespace=namespace, labels=labels):
+                    self._seen.inventory.saw(kind, event)
                     for key in self._triggers.keys(kind, event):
                         self.queue.add(key)
             except TransientError as error:
+                self._seen.inventory.forget(kind)
                 log.warning("watch broke off", extra={"kind": kind.kind, "error": str(error)})
             await asyncio.sleep(WATCH_PAUSE_SECONDS)
 
@@ -103,6 +110,9 @@ class Operator:
             await asyncio.sleep(RESYNC_SECONDS)
             for key in self._triggers.models:
                 self.queue.add(key)
+
+    def _begun(self, key: Key, late_seconds: float) -> None:
+        self._seen.begun(key.kind, late_seconds)
 
     def _failed(self, key: Key, error: Exception, pause_seconds: float) -> None:
         expected = isinstance(error, EnginewrightError)

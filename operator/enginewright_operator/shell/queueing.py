@@ -47,6 +47,8 @@ class Queue:
     workers: int = 8
     back_off: BackOff = field(default_factory=BackOff)
     failed: Callable[[Key, Exception, float], None] = lambda key, error, pause: None
+    begun: Callable[[Key, float], None] = lambda key, late: None
+    """Told of each visit and how long after its time it begins."""
     _due: dict[Key, float] = field(default_factory=dict)
     _heap: list[tuple[float, Key]] = field(default_factory=list)
     _active: set[Key] = field(default_factory=set)
@@ -66,6 +68,11 @@ class Queue:
     def depth(self) -> int:
         """Keys that wait, whether due or not."""
         return len(self._due)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the key that is due for longest has waited; 0 when none is due."""
+        return max(0.0, asyncio.get_running_loop().time() - min(self._due.values())) if self._due else 0.0
 
     @property
     def idle(self) -> bool:
@@ -130,6 +137,7 @@ class Queue:
                 break
             del self._due[key]
             self._active.add(key)
+            self.begun(key, now - due)
             found = key
             break
         for item in busy:

@@ -175,9 +175,9 @@ async def test_health_and_metrics_are_served() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     seen = Observability()
-    seen.visited("OptimizedModel", 0.01, 3)
-    seen.wrote("Apply")
-    seen.failed("EngineBuild", "UnavailableError")
+    seen.metrics.visited("OptimizedModel", 0.01)
+    seen.metrics.wrote("Apply")
+    seen.metrics.failed("EngineBuild", "UnavailableError")
     async with beside(seen.serve("127.0.0.1", port)), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         await asyncio.sleep(0.05)
         assert (await client.get("/healthz")).status_code == 200
@@ -186,7 +186,6 @@ async def test_health_and_metrics_are_served() -> None:
     assert 'enginewright_operator_reconcile_seconds_count{kind="OptimizedModel"} 1.0' in text
     assert 'enginewright_operator_effects_total{effect="Apply"} 1.0' in text
     assert 'enginewright_operator_reconcile_errors_total{error="UnavailableError",kind="EngineBuild"} 1.0' in text
-    assert "enginewright_operator_queue_depth 3.0" in text
 
 
 def test_logs_are_json_with_their_fields() -> None:
