@@ -46,6 +46,12 @@ class Telemetry:
             ["gateway"],
             registry=self.registry,
         )
+        age = Gauge(
+            "enginewright_autoscaler_round_age_seconds",
+            "Time since the last round over all models ended",
+            registry=self.registry,
+        )
+        age.set_function(self.late_seconds)
         self._failures = Counter(
             "enginewright_autoscaler_failures_total",
             "Rounds over a model that failed",

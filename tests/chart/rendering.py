@@ -32,7 +32,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "--set=networkPolicy.enabled=true,gateway.enabled=false,autoscaler.enabled=false,store.uri=file:///s",
         "--set=store.hostPath=true",
     ),
-    "one-namespace": ("--set=watchNamespace=search,networkPolicy.enabled=true",),
+    "monitored": MONITORED,
+    "one-namespace": (
+        *MONITORED,
+        "--set=watchNamespace=search,networkPolicy.enabled=true",
+    ),
 }
 """Values that people combine; every kind of check goes over all of them."""
 

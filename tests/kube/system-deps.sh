@@ -28,6 +28,7 @@ wanted="
   buildah                    buildah
   debootstrap                debootstrap
   libpython3.11
+  prometheus                 promtool
 "
 
 present() { # present PACKAGE [COMMAND OR FILE]

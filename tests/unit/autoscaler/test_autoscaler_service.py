@@ -134,6 +134,7 @@ def test_health_and_metrics_are_served() -> None:
         assert "desired_replicas{" not in httpx.get(f"{base}/metrics", trust_env=False).text
         assert httpx.get(f"{base}/healthz", trust_env=False).status_code == 200
         now[0] += 31
+        assert "enginewright_autoscaler_round_age_seconds 31.0" in httpx.get(f"{base}/metrics", trust_env=False).text
         late = httpx.get(f"{base}/healthz", trust_env=False)
         assert (late.status_code, late.text) == (503, "no round ended for 31 s")
         telemetry.round_ended()
