@@ -34,3 +34,11 @@ FIRST_TOKEN_BUCKETS_SECONDS = (
     10.0,
 )
 INTER_TOKEN_BUCKETS_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+
+# Requests while a canary stands beside the engine that serves: {model, version=stable|canary, window}. The window is
+# `RolloutStatus.window`; counts begin at zero with it, so that both versions are compared over the same time.
+CANARY_REQUESTS_TOTAL = "enginewright_canary_requests_total"
+CANARY_FAILURES_TOTAL = "enginewright_canary_failures_total"
+CANARY_REQUEST_SECONDS = "enginewright_canary_request_seconds"
+# Eight buckets for each doubling (1 ms to 131 s): a ratio of 1.2 must be told from one of 1.
+CANARY_BUCKETS_SECONDS = tuple(0.001 * 2 ** (n / 8) for n in range(137))

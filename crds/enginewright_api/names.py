@@ -27,6 +27,11 @@ def deployment_name(model: str, artifact_digest: str) -> str:
     return f"{model}-{artifact_digest[:8]}"
 
 
+def canary_service_name(model: str, artifact_digest: str) -> str:
+    """Service of one engine's own, while it gets a share of the requests; named as its Deployment."""
+    return deployment_name(model, artifact_digest)
+
+
 def child_labels(
     *, name: str, component: str, model: str | None = None, key: str | None = None, artifact: str | None = None
 ) -> dict[str, str]:

@@ -14,6 +14,7 @@ from enginewright_api.operation_spec import Hardware, Placement, Quality, Rollou
 from enginewright_api.optimization import Optimization
 from enginewright_api.outcome import Failure
 from enginewright_api.recipe import Task
+from enginewright_api.rollout_status import RolloutStatus
 from enginewright_api.rules import rules
 from enginewright_api.serving_spec import Batching, Engine, Parallelism, Runtime
 from enginewright_api.source import Source
@@ -71,13 +72,19 @@ _SPEC_RULES = (
         "quality.metric: Accuracy and F1 are for tasks Classification and TokenClassification",
     ),
     (
-        f"!({_LABELS}) || !has(self.quality.dataset) || has(self.quality.dataset.columns.label)",
+        f"!({_LABELS}) || !has(self.quality.dataset) || has(self.quality.dataset.builtin)"
+        " || has(self.quality.dataset.columns.label)",
         "quality.dataset.columns.label: name the column with the expected class",
     ),
     (
-        "self.quality.metric != 'SpearmanCorrelation' || !has(self.quality.dataset)"
+        "self.task == 'Reranking' || self.quality.metric != 'NDCG'",
+        "quality.metric: NDCG is for task Reranking",
+    ),
+    (
+        "!(self.quality.metric == 'SpearmanCorrelation' || self.task == 'Reranking') || !has(self.quality.dataset)"
+        " || has(self.quality.dataset.builtin)"
         " || (has(self.quality.dataset.columns.textPair) && has(self.quality.dataset.columns.score))",
-        "quality.dataset.columns: metric SpearmanCorrelation needs textPair and score",
+        "quality.dataset.columns: metrics SpearmanCorrelation and NDCG need textPair and score",
     ),
     (
         "self.parallelism.tensor * self.parallelism.pipeline * self.parallelism.context"
@@ -243,6 +250,7 @@ class OptimizedModelStatus(ApiModel):
         default_factory=list, description="Measured figures."
     )
     cost: CostStatus | None = Field(default=None, description="Cost.")
+    rollout: RolloutStatus | None = Field(default=None, description="A canary, or an engine that was taken back.")
     scaling: ScalingStatus | None = Field(default=None, description="Autoscaler's view.")
     last_failure: LastFailure | None = Field(default=None, description="Root cause of the last failure.")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from .comparison import Attempt, count
 from .metrics import Metrics
 
 logger = logging.getLogger("enginewright.gateway.access")
@@ -30,12 +31,15 @@ class Exchange:
     code: str = ""
     """What an answer came to after its head had said 200: the status it would have had, 499 when the client left."""
     retries: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    """Answers of servers, where there is a canary beside the stable engine."""
 
 
 def finish(exchange: Exchange, metrics: Metrics, code: str, seconds: float) -> None:
     """Count it and write its log line."""
     code = exchange.code or code
     if exchange.inference:
+        count(exchange.attempts, code)
         metrics.answered(exchange.model, code, seconds)
         if exchange.prompt_tokens:
             metrics.prompt_tokens(exchange.model, exchange.prompt_tokens)

@@ -122,7 +122,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ha
         metadata = metadata_of(context)
         caller = identify(self._gateway, metadata, exchange)
         model = find_model(self._gateway, metadata, caller, wire.first_string(message), exchange)
-        return await self._gateway.infer(model, exchange, "ModelReady", message) if model.endpoints else b""
+        return await self._gateway.infer(model, exchange, "ModelReady", message) if model.all_endpoints else b""
 
     async def _pass_on(self, method: str, message: bytes, context: Any, exchange: Exchange) -> bytes:
         metadata = metadata_of(context)

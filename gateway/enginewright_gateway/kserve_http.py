@@ -74,7 +74,7 @@ def kserve_router(gateway: Gateway) -> APIRouter:
         exchange.inference = action in _INFERENCE
         caller = identify(gateway, request.headers, exchange)
         model = find_model(gateway, request.headers, caller, path["name"], exchange)
-        if action == "ready" and not model.endpoints:
+        if action == "ready" and not model.all_endpoints:
             return JSONResponse({"error": f"model {model.id} is not ready: {model.condition}"}, status_code=400)
         if exchange.inference:
             _check_lengths(request.headers)

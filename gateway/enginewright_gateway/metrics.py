@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from enginewright_api import metrics as names
 
+from .comparison import Tally
 from .pools import Pools
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,12 +35,43 @@ class _PoolGauges(Collector):
         yield from (depth, inflight, held)
 
 
+class _Canaries(Collector):
+    """Stable engine and canary of every model that has one, over the present window; read when scraped."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    def collect(self) -> Iterator[Metric]:
+        """Requests, failures and times by model, version and window."""
+        labels = ["model", "version", "window"]
+        requests = CounterMetricFamily(names.CANARY_REQUESTS_TOTAL, "Requests that a version ended", labels=labels)
+        failures = CounterMetricFamily(names.CANARY_FAILURES_TOTAL, "Those of them that it failed", labels=labels)
+        seconds = HistogramMetricFamily(
+            names.CANARY_REQUEST_SECONDS, "From a server's choice to the end of its answer", labels=labels
+        )
+        for model, pool in sorted(self._pools.all().items()):
+            if pool.comparison is None:
+                continue
+            for version, tally in pool.comparison.versions():
+                values = [model, version, pool.comparison.window]
+                requests.add_metric(values, tally.requests)
+                failures.add_metric(values, tally.failures)
+                seconds.add_metric(values, _cumulative(tally), sum_value=tally.seconds)
+        yield from (requests, failures, seconds)
+
+
+def _cumulative(tally: Tally) -> list[tuple[str, float]]:
+    bounds = [*(repr(bound) for bound in names.CANARY_BUCKETS_SECONDS), "+Inf"]
+    return list(zip(bounds, accumulate(tally.buckets), strict=True))
+
+
 class Metrics:
     """Counters and histograms, in a registry of their own so that two gateways can live in one process."""
 
     def __init__(self, pools: Pools) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_PoolGauges(pools))
+        self._registry.register(_Canaries(pools))
         self._requests = Counter(
             names.REQUESTS_TOTAL, "Inference requests answered", ["model", "code"], registry=self._registry
         )

@@ -1,4 +1,7 @@
-"""Admission of one model: bounded queue, held requests, least outstanding work among its endpoints."""
+"""Admission of one model: bounded queue, held requests, least outstanding work among its endpoints.
+
+Beside a canary the share comes first: of 100 requests as many as its weight says are for the canary, spread evenly.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from types import TracebackType
 
 from enginewright_api.recipe import Task
 
+from .comparison import Comparison, Tally
 from .drain_rate import DrainRate, retry_after_seconds
 from .errors import NotNowError
 from .routes import Endpoint, ServedModel
@@ -42,6 +46,8 @@ class Lease:
         self._pool = pool
         self._answered = False
         self.endpoint = endpoint
+        self.tally = pool.tally(endpoint)
+        """Where this request counts while there is a canary; of the window in which it was sent."""
 
     def answered(self) -> None:
         """The server has answered: it can be reached, and the request counts for the drain rate."""
@@ -66,6 +72,9 @@ class ModelPool:
         self._rests: dict[Endpoint, _Rest] = {}
         self._waiting: deque[tuple[asyncio.Future[Endpoint], frozenset[Endpoint]]] = deque()
         self._drained = DrainRate()
+        self._credit = 0.0
+        self.comparison = _comparison(model, None)
+        """What stable engine and canary answered; None without a canary."""
 
     @property
     def inflight(self) -> int:
@@ -85,7 +94,11 @@ class ModelPool:
     def update(self, model: ServedModel) -> None:
         """The model or its endpoints changed."""
         self._model = model
-        self._rests = {endpoint: rest for endpoint, rest in self._rests.items() if endpoint in model.endpoints}
+        self.comparison = _comparison(model, self.comparison)
+        if model.canary is None:
+            self._credit = 0.0
+        listed = set(model.all_endpoints)
+        self._rests = {endpoint: rest for endpoint, rest in self._rests.items() if endpoint in listed}
         self._pump()
 
     def close(self) -> None:
@@ -109,6 +122,13 @@ class ModelPool:
             return  # several requests fail at the same moment; that is one failure
         self._rests[endpoint] = _Rest(self._clock() + seconds, seconds)
         asyncio.get_running_loop().call_later(seconds, self._pump)
+
+    def tally(self, endpoint: Endpoint) -> Tally | None:
+        """Where a request to it counts; None without a canary."""
+        canary = self._model.canary
+        if canary is None or self.comparison is None:
+            return None
+        return self.comparison.canary if endpoint in canary.endpoints else self.comparison.stable
 
     def is_suspect(self, endpoint: Endpoint) -> bool:
         """Whether it could not be reached and has not answered since."""
@@ -211,18 +231,44 @@ class ModelPool:
 
     def _reachable(self) -> list[Endpoint]:
         now = self._clock()
-        return [e for e in self._model.endpoints if e not in self._rests or self._rests[e].until <= now]
+        return [e for e in self._model.all_endpoints if e not in self._rests or self._rests[e].until <= now]
 
     def _pick(self, tried: frozenset[Endpoint]) -> Endpoint | None:
         # Continuous batching takes a request in at the next step, so none needs to wait at the engine; those that wait
         # do so here, where the autoscaler sees them.
         batches = 1 if self._model.task is Task.TEXT_GENERATION else self._limits.inflight_batches
         room = batches * self._model.max_batch_size
+        reachable = [endpoint for endpoint in self._reachable() if endpoint not in tried]
+        canary = self._model.canary
+        if canary is None:
+            return self._idlest(reachable, room)
+        own = [endpoint for endpoint in reachable if endpoint in canary.endpoints]
+        rest = [endpoint for endpoint in reachable if endpoint not in canary.endpoints]
+        return self._by_share(own, rest, canary.weight / 100, room)
+
+    def _by_share(self, own: list[Endpoint], rest: list[Endpoint], share: float, room: int) -> Endpoint | None:
+        """The canary when it is its turn and it has room, else the stable engine.
+
+        A weight bounds what the canary gets: a busy stable engine has its requests wait. Only one without any server
+        that can be reached leaves everything to the canary.
+        """
+        turn = self._credit + share >= 1 - 1e-9
+        chosen = self._idlest(own, room) if turn or not rest else None
+        credit = self._credit + share - (chosen is not None)
+        if chosen is None:
+            chosen = self._idlest(rest, room)
+        if chosen is not None:
+            # A turn that was missed is made up for once, not with a burst.
+            self._credit = min(max(credit, 0.0), 1.0)
+        return chosen
+
+    def _idlest(self, endpoints: list[Endpoint], room: int) -> Endpoint | None:
+        """The one with the least outstanding requests, if fewer than `room`."""
         best: Endpoint | None = None
         fewest = room
-        for endpoint in self._reachable():
+        for endpoint in endpoints:
             outstanding = self._outstanding.get(endpoint, 0)
-            if outstanding < fewest and endpoint not in tried:
+            if outstanding < fewest:
                 best, fewest = endpoint, outstanding
         return best
 
@@ -245,3 +291,11 @@ class ModelPool:
             self._waiting.remove(entry)
             self._outstanding[endpoint] = self._outstanding.get(endpoint, 0) + 1
             future.set_result(endpoint)
+
+
+def _comparison(model: ServedModel, present: Comparison | None) -> Comparison | None:
+    """The same one as long as the window is the same."""
+    if model.canary is None:
+        return None
+    window = model.canary.window
+    return present if present is not None and present.window == window else Comparison(window)

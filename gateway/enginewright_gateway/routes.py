@@ -26,6 +26,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A new engine that gets a share of a model's requests."""
+
+    service: str
+    """`namespace/name` of the Service that selects its pods only."""
+    weight: int
+    """Per cent of the requests."""
+    window: str
+    """Names the time in which requests are counted; another one begins at zero."""
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """What the gateway must know of one OptimizedModel."""
 
@@ -41,6 +54,13 @@ class ServedModel:
     condition: str = ""
     """Reason and message of Ready while it is not True."""
     endpoints: tuple[Endpoint, ...] = ()
+    """Without those of the canary."""
+    canary: Canary | None = None
+
+    @property
+    def all_endpoints(self) -> tuple[Endpoint, ...]:
+        """Every server that may get a request."""
+        return self.endpoints if self.canary is None else (*self.endpoints, *self.canary.endpoints)
 
     @property
     def id(self) -> str:
@@ -66,6 +86,8 @@ class RouteTable:
     def __init__(self) -> None:
         self._models: dict[str, ServedModel] = {}
         self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        self._canaries: dict[str, str] = {}
+        """Model by the Service of its canary."""
         self._listeners: list[Callable[[str, ServedModel | None], None]] = []
         self.synced = False
         """Whether the first complete picture has been seen."""
@@ -86,11 +108,13 @@ class RouteTable:
 
     def put_model(self, model: ServedModel) -> None:
         """Add or change a model; its endpoints are those known for its Service."""
-        self._store(replace(model, endpoints=self._endpoints.get(model.id, ())))
+        self._store(self._with_endpoints(model))
 
     def drop_model(self, model_id: str) -> None:
         """Forget a model."""
-        if self._models.pop(model_id, None) is not None:
+        model = self._models.pop(model_id, None)
+        if model is not None:
+            self._forget_canary(model)
             for listener in self._listeners:
                 listener(model_id, None)
 
@@ -99,13 +123,29 @@ class RouteTable:
         self._endpoints[service] = tuple(endpoints)
         if not endpoints:
             del self._endpoints[service]
-        model = self._models.get(service)
-        if model is not None:
-            self._store(replace(model, endpoints=tuple(endpoints)))
+        for model_id in {service, self._canaries.get(service, service)} & self._models.keys():
+            self._store(self._with_endpoints(self._models[model_id]))
+
+    def _with_endpoints(self, model: ServedModel) -> ServedModel:
+        """A server that the model's own Service selects as well, while a canary takes over, is the canary's only."""
+        stable, canary = self._endpoints.get(model.id, ()), model.canary
+        if canary is None:
+            return replace(model, endpoints=stable)
+        own = self._endpoints.get(canary.service, ())
+        rest = tuple(endpoint for endpoint in stable if endpoint not in own)
+        return replace(model, endpoints=rest, canary=replace(canary, endpoints=own))
+
+    def _forget_canary(self, model: ServedModel | None) -> None:
+        if model is not None and model.canary is not None:
+            self._canaries.pop(model.canary.service, None)
 
     def _store(self, model: ServedModel) -> None:
-        if self._models.get(model.id) == model:
+        before = self._models.get(model.id)
+        if before == model:
             return
+        self._forget_canary(before)
+        if model.canary is not None:
+            self._canaries[model.canary.service] = model.id
         self._models[model.id] = model
         for listener in self._listeners:
             listener(model.id, model)

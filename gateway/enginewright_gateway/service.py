@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
@@ -13,8 +14,11 @@ import aiohttp
 import grpc
 import grpc.aio
 
-from .errors import NotNowError
+from .comparison import Attempt, Tally
+from .errors import NotNowError, RefusedError
 from .exchange import Exchange
+from .grpc_errors import http_code, server_code
+from .inbound import ClientLeftError
 from .keys import KeyRing
 from .metrics import Metrics
 from .pools import Pools
@@ -49,6 +53,36 @@ class EndpointFailedError(Exception):
     def may_be_caused(self, *, broken_before: bool) -> bool:
         """Whether the request itself may have ended the server. Not when it found the server so."""
         return self.fault is Fault.BROKE_OFF or (self.fault is Fault.ENGINE_GONE and not broken_before)
+
+
+@contextlib.contextmanager
+def counted(exchange: Exchange, tally: Tally | None, clock: Callable[[], float]) -> Iterator[None]:
+    """Counts what a server makes of a request for its version, where there is a canary.
+
+    A failure counts at once: another server may answer, and then the client will have noticed nothing.
+    """
+    began = clock()
+    try:
+        yield
+    except Exception as error:
+        if tally is not None and exchange.inference and _is_servers_fault(error):
+            tally.failed()
+        raise
+    if tally is not None:
+        exchange.attempts.append(Attempt(tally, clock() - began))
+
+
+def _is_servers_fault(error: Exception) -> bool:
+    """Not what the caller did wrong, and not a full queue."""
+    match error:
+        case EndpointFailedError():
+            return error.fault is not Fault.BUSY
+        case grpc.aio.AioRpcError():
+            return http_code(server_code(error)).startswith("5")
+        case NotNowError():
+            return error.status >= 500
+        case _:
+            return not isinstance(error, RefusedError | ClientLeftError)
 
 
 @dataclass(slots=True)
@@ -87,7 +121,8 @@ class Gateway:
             with await pool.acquire(within_seconds=within, tried=tried) as lease:
                 broken_before = pool.is_suspect(lease.endpoint)
                 try:
-                    answer = await send(lease.endpoint)
+                    with counted(exchange, lease.tally, self.clock):
+                        answer = await send(lease.endpoint)
                 except EndpointFailedError as error:
                     failure = error
                     attempts += error.fault is Fault.BUSY or error.may_be_caused(broken_before=broken_before)

@@ -87,7 +87,7 @@ class Upstream:
             await asyncio.gather(*self._closing)
 
     def _changed(self, _model_id: str, _model: ServedModel | None) -> None:
-        listed = {endpoint for model in self._table.models() for endpoint in model.endpoints}
+        listed = {endpoint for model in self._table.models() for endpoint in model.all_endpoints}
         for endpoint in [known for known in self._channels if known not in listed]:
             # Calls under way may still finish; a server that leaves has its own grace period for them.
             task = asyncio.get_running_loop().create_task(self._channels.pop(endpoint).close(grace=60.0))

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.meta import ConditionStatus
+from enginewright_api.names import canary_service_name
 from enginewright_api.optimized_model import OptimizedModel
 from enginewright_cluster.port import (
     ENDPOINT_SLICE,
@@ -24,7 +25,7 @@ from enginewright_cluster.port import (
     WatchEvent,
 )
 
-from .routes import Endpoint, RouteTable, ServedModel
+from .routes import Canary, Endpoint, RouteTable, ServedModel
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 _RETRY_SECONDS = 1.0
@@ -58,7 +59,18 @@ def served_model(manifest: Mapping[str, Any]) -> ServedModel:
         queue_timeout_seconds=batching.queue_timeout_milliseconds / 1000,
         created=int(datetime.fromisoformat(stamp).timestamp()) if stamp else 0,
         condition=condition,
+        canary=_canary(model),
     )
+
+
+def _canary(model: OptimizedModel) -> Canary | None:
+    """Weight and Service of a new engine, as the operator says; a weight of 0 is no canary."""
+    rollout = model.status.rollout
+    if rollout is None or rollout.weight <= 0:
+        return None
+    service = canary_service_name(model.metadata.name, rollout.label)
+    namespace = model.metadata.namespace or "default"
+    return Canary(service=f"{namespace}/{service}", weight=rollout.weight, window=rollout.window)
 
 
 def ready_endpoints(slices: Iterable[Mapping[str, Any]]) -> list[Endpoint]:
