@@ -115,6 +115,8 @@ def test_onnx_runtime_dynamic_int8_shares_what_it_can(shared: Builder) -> None:
     assert (code, outcome.failure) == (0, None)
     told = states(reports)
     assert (told["fetch"], told["baseline"], told["reference"]) == ("Cached", "Cached", "Cached")
+    (export,) = [report for report in reports if (report.name, report.state.value) == ("export", "Succeeded")]
+    assert "6 MultiHeadAttention" in export.message
     assert {"engine.json", "engine/model.onnx"} <= set(engine_files(published(shared, outcome)))
     assert outcome.evidence is not None
     assert outcome.evidence.quality.verdict is Verdict.PASSED

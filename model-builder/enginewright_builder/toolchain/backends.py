@@ -28,8 +28,8 @@ class EngineBackend(Protocol):
     package: str
     """Distribution that loads it."""
 
-    def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
-        """Graph in float32. Raises DeterministicError UnsupportedOperator."""
+    def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> dict[str, object] | None:
+        """Graph in float32; what is worth telling. Raises DeterministicError UnsupportedOperator."""
 
     def quantize(
         self,

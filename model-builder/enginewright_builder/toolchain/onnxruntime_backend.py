@@ -31,8 +31,8 @@ class ONNXRuntimeBackend:
     entry = ENTRY
     package = PACKAGE
 
-    def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> None:
-        """ONNX in float32 with dynamic batch and tokens, attention and normalisation fused."""
+    def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> dict[str, object]:
+        """ONNX in float32 with dynamic batch and tokens, attention and normalisation fused: `fused`, by operator."""
         from enginewright_builder.toolchain.onnxruntime_fusion import fuse
 
         encoder = load_encoder(checkpoint, description)
@@ -40,7 +40,7 @@ class ONNXRuntimeBackend:
         encoder.model.set_attn_implementation("eager")
         write_onnx(encoder, description, into / GRAPH)
         probe = {name: values.numpy() for name, values in example_inputs(description).items()}
-        fuse(into / GRAPH, head_size(encoder.model.config), probe)
+        return {"fused": dict(fuse(into / GRAPH, head_size(encoder.model.config), probe))}
 
     def quantize(
         self,

@@ -93,8 +93,7 @@ def _perform(task: AnyTask, threads: int, tell: Callable[[float, str], None]) ->
         return transform(task, tell)
     backend = backend_of(task.description.backend, task.description.task)
     if isinstance(task, ExportTask):
-        backend.export(task.checkpoint, task.description, task.into)
-        return {}
+        return backend.export(task.checkpoint, task.description, task.into) or {}
     if isinstance(task, QuantizeTask):
         tokens = task.quantization.calibration.max_tokens
         calibration = list(feeds(task.texts, task.tokenizer, task.description, max_tokens=tokens))
