@@ -14,6 +14,7 @@ from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.identity import digest_of
 from enginewright_api.outcome import BuildOutcome
 from enginewright_api.recipe import AcceleratorFacts, BuildRequest, Recipe, Toolchain, build_key
+from enginewright_cli.local.accelerators import detect_cpu
 
 _COMPILERS = ("openvino", "nncf", "torch", "transformers", "onnxruntime", "onnx")
 
@@ -23,7 +24,8 @@ def build_request(recipe: dict[str, Any], evidence: dict[str, Any]) -> BuildRequ
     resolved = Recipe.model_validate(recipe)
     versions = {name: importlib.metadata.version(name) for name in _COMPILERS}
     toolchain = Toolchain(image="local", digest=digest_of(versions))
-    accelerator = AcceleratorFacts(accelerator_class="cpu", vendor="cpu")
+    architecture = detect_cpu()["spec"]["architecture"]
+    accelerator = AcceleratorFacts(accelerator_class="cpu", vendor="cpu", architecture=architecture)
     key = build_key(resolved, toolchain, accelerator)
     asked = EvidenceRequest.model_validate(evidence)
     return BuildRequest(key=key, recipe=resolved, toolchain=toolchain, accelerator=accelerator, evidence=asked)

@@ -40,3 +40,11 @@ def cpu_runs(engine_architecture: str, machine_architecture: str) -> bool:
     if engine_architecture not in _X86_ORDER or machine_architecture not in _X86_ORDER:
         return False
     return _X86_ORDER.index(engine_architecture) <= _X86_ORDER.index(machine_architecture)
+
+
+def gains_from_bf16(architecture: str) -> bool:
+    """Whether CPUs of this level multiply bf16 faster than float32: with AMX tiles only.
+
+    With avx512_bf16 alone encoders are slower in bf16 than in float32, so it does not count.
+    """
+    return "amx" in architecture

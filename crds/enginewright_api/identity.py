@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-BUILDER_SCHEMA_VERSION = 1
+BUILDER_SCHEMA_VERSION = 2
 """Raised when the builder's output for the same inputs changes."""
 
 

@@ -119,7 +119,7 @@ class Build:
     def _compressed(self, source: Output, evaluation: Drawn) -> Output:
         recipe = self.request.recipe
         source = self._transformed(source, evaluation)
-        description = describe_engine(inspect(source.folder), recipe)
+        description = describe_engine(inspect(source.folder), recipe, self.request.accelerator.architecture)
         toolchain = self._toolchain(toolchain_of(recipe.task, recipe.backend), "export")
         if description.entry == EAGER:
             return self.cache.run(Compile(source, source, description, evaluation, toolchain))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
+from enginewright_api.cpu import gains_from_bf16
 from enginewright_api.engine_description import EngineDescription, Pooling
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format
@@ -18,6 +19,7 @@ EAGER = "checkpoint"
 """Entry of engines that eager PyTorch runs: the baseline."""
 
 ENTRIES = {Backend.OPENVINO: "openvino.xml", Backend.ONNX_RUNTIME: "model.onnx", Backend.TORCH: EAGER}
+_FEW_BITS = frozenset({Format.INT8, Format.INT4, Format.INT2, Format.MIXED})
 PACKAGES = {Backend.OPENVINO: "openvino", Backend.ONNX_RUNTIME: "onnxruntime", Backend.TORCH: "torch"}
 
 
@@ -36,10 +38,10 @@ def check_limits(checkpoint: Checkpoint, recipe: Recipe) -> None:
         )
 
 
-def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend) -> EngineDescription:
-    """engine.json of an engine with this backend; Torch describes the baseline."""
+def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, architecture: str = "") -> EngineDescription:
+    """engine.json of an engine with this backend for CPUs of this level; Torch describes the baseline."""
     if recipe.task is Task.TEXT_GENERATION:
-        return describe_generation(checkpoint, recipe, backend, precision=_precision(recipe, backend))
+        return describe_generation(checkpoint, recipe, backend, precision=_precision(recipe, backend, architecture))
     config = checkpoint.config
     classify = recipe.task is Task.CLASSIFICATION
     if classify and not checkpoint.architecture.endswith("ForSequenceClassification"):
@@ -65,7 +67,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend) -> Engine
         normalize=normalize,
         limits=recipe.limits,
         pad_token_id=int(config.get("pad_token_id") or 0),
-        precision_hint=_precision(recipe, backend),
+        precision_hint=_precision(recipe, backend, architecture),
         fast_path_tokens=_fast_path_tokens(recipe, backend),
         runtime_package=PACKAGES.get(backend) or NVIDIA_PACKAGES[backend],
         runtime_version=(
@@ -74,9 +76,9 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend) -> Engine
     )
 
 
-def describe_engine(checkpoint: Checkpoint, recipe: Recipe) -> EngineDescription:
+def describe_engine(checkpoint: Checkpoint, recipe: Recipe, architecture: str = "") -> EngineDescription:
     """engine.json of what the recipe compiles."""
-    found = describe(checkpoint, recipe, recipe.backend)
+    found = describe(checkpoint, recipe, recipe.backend, architecture=architecture)
     if recipe.backend is Backend.TORCH and recipe.task is not Task.TEXT_GENERATION:
         return found.model_copy(update={"entry": "model.pt2"})
     return found
@@ -95,10 +97,13 @@ def _dimension(config: dict[str, object]) -> int:
     raise DeterministicError("InvalidCheckpoint", "config.json: has no hidden_size; the output's length is unknown")
 
 
-def _precision(recipe: Recipe, backend: Backend) -> str:
-    """f32 unless BF16 is asked for: where a CPU lacks AMX, bf16 is slower for encoders, and it is another model.
+def _precision(recipe: Recipe, backend: Backend, architecture: str) -> str:
+    """Of what is not quantised: f32, but bf16 with format BF16, and in quantised encoders where the CPU gains from it.
 
     FP16 keeps weights in 16 bits on disk and computes in f32: CPUs gain size from it, not speed.
     """
     wanted = recipe.quantization.format if recipe.quantization is not None else Format.NONE
-    return "bf16" if wanted is Format.BF16 and backend is Backend.OPENVINO else "f32"
+    if backend is not Backend.OPENVINO:
+        return "f32"
+    remainder = wanted in _FEW_BITS and recipe.task is not Task.TEXT_GENERATION and gains_from_bf16(architecture)
+    return "bf16" if wanted is Format.BF16 or remainder else "f32"

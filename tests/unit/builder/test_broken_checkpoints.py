@@ -299,6 +299,28 @@ def test_only_bf16_changes_the_precision_of_inference(tmp_path: Path, quantizati
     assert describe(found, recipe(quantization=quantization), Backend.OPENVINO).precision_hint == hint
 
 
+@pytest.mark.parametrize(
+    ("backend", "quantization", "architecture", "hint"),
+    [
+        (Backend.OPENVINO, {"format": "INT8"}, "x86_64-amx", "bf16"),
+        (Backend.OPENVINO, {"format": "INT4", "method": "GPTQ"}, "x86_64-amx", "bf16"),
+        (Backend.OPENVINO, {"format": "INT8"}, "x86_64-avx512-vnni", "f32"),
+        (Backend.OPENVINO, {"format": "INT8"}, "x86_64-avx512-bf16", "f32"),
+        (Backend.OPENVINO, {"format": "INT8"}, "", "f32"),
+        (Backend.OPENVINO, None, "x86_64-amx", "f32"),
+        (Backend.OPENVINO, {"format": "FP16"}, "x86_64-amx", "f32"),
+        (Backend.ONNX_RUNTIME, {"format": "INT8"}, "x86_64-amx", "f32"),
+        (Backend.TORCH, {"format": "INT8"}, "x86_64-amx", "f32"),
+    ],
+)
+def test_what_is_not_quantised_runs_in_bf16_where_the_cpu_gains_from_it(
+    tmp_path: Path, backend: Backend, quantization: Any, architecture: str, hint: str
+) -> None:
+    wanted = recipe(quantization=quantization)
+    found = describe(inspect(checkpoint(tmp_path)), wanted, backend, architecture=architecture)
+    assert found.precision_hint == hint
+
+
 def test_a_short_header_is_not_taken_for_a_pickle(tmp_path: Path) -> None:
     """Its length can begin with the byte that pickles begin with: 0x80."""
     for length in range(1, 400):
