@@ -1,4 +1,4 @@
-"""Ask a gateway what a client would: ready, and models to those who may see them. Arguments: base URL, wanted status."""
+"""Ask a gateway as a client would: is it ready, who may see models? Arguments: base URL, wanted status."""
 
 import json
 import sys
