@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import grpc.aio
 import numpy as np
@@ -24,9 +25,10 @@ from .wire import numeric_outputs, text_request
 MAX_INPUTS = 2048
 """OpenAI's own bound on the inputs of one request."""
 
-_PARALLEL_BATCHES = 8
+PARALLEL_BATCHES = 8
 
 Vectors = npt.NDArray[np.float32]
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class EmbeddingRequest(BaseModel):
@@ -44,24 +46,14 @@ class EmbeddingRequest(BaseModel):
 
 def parse(body: bytes) -> tuple[EmbeddingRequest, list[bytes]]:
     """The request and its texts in UTF-8. Raises RefusedError 400 naming the field."""
-    try:
-        raw = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RefusedError(400, "MalformedJson", f"the body is not valid JSON: {error.msg} at {error.pos}") from error
-    if not isinstance(raw, dict):
-        raise RefusedError(400, "MalformedJson", "the body must be a JSON object")
+    raw = _object(body)
     if _holds_token_ids(raw.get("input")):
         raise RefusedError(
             400, "TokenIdsNotAccepted",
             "input: arrays of token ids are not accepted, the model's own tokenizer must be used; send texts "
             "(LangChain: check_embedding_ctx_length=False)", param="input",
         )  # fmt: skip
-    try:
-        request = EmbeddingRequest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = str(first["loc"][0]) if first["loc"] else "body"
-        raise RefusedError(400, "InvalidRequest", f"{field}: {_sentence(field, first)}", param=field) from error
+    request = _validated(EmbeddingRequest, raw, {"input": "must be a text or a list of texts"})
     texts = [request.input] if isinstance(request.input, str) else request.input
     if not texts or len(texts) > MAX_INPUTS:
         raise RefusedError(
@@ -73,18 +65,41 @@ def parse(body: bytes) -> tuple[EmbeddingRequest, list[bytes]]:
     return request, [text.encode() for text in texts]
 
 
+def read_body(kind: type[Body], body: bytes, sentences: Mapping[str, str]) -> Body:
+    """A request body. Raises RefusedError 400 naming the field, with its own sentence where there is one."""
+    return _validated(kind, _object(body), sentences)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        raw = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RefusedError(400, "MalformedJson", f"the body is not valid JSON: {error.msg} at {error.pos}") from error
+    if not isinstance(raw, dict):
+        raise RefusedError(400, "MalformedJson", "the body must be a JSON object")
+    return raw
+
+
+def _validated(kind: type[Body], raw: dict[str, Any], sentences: Mapping[str, str]) -> Body:
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else "body"
+        sentence = _sentence(first, sentences.get(field))
+        raise RefusedError(400, "InvalidRequest", f"{field}: {sentence}", param=field) from error
+
+
 def _holds_token_ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], (int, list)) and value[0] is not True
 
 
-def _sentence(field: str, error: Any) -> str:
+def _sentence(error: Any, own: str | None) -> str:
     if error["type"] == "extra_forbidden":
         return "is not a field of this request"
     if error["type"] == "missing":
         return "is missing"
-    if field == "input":
-        return "must be a text or a list of texts"
-    return str(error["msg"]).lower()
+    return own or str(error["msg"]).lower()
 
 
 def check_task(model: ServedModel) -> None:
@@ -105,7 +120,7 @@ async def embed(
     batches = [texts[start : start + size] for start in range(0, len(texts), size)]
     if len(batches) == 1:
         return await _embed_batch(gateway, model, texts, exchange, deadline)
-    room = asyncio.Semaphore(_PARALLEL_BATCHES)
+    room = asyncio.Semaphore(PARALLEL_BATCHES)
 
     async def one(batch: list[bytes]) -> tuple[Vectors, int]:
         async with room:

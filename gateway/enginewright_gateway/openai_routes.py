@@ -1,4 +1,4 @@
-"""The OpenAI surface: text generation, embeddings, models, and a clear no for the rest."""
+"""The OpenAI surface: text generation, embeddings, models, a rerank endpoint, and a clear no for the rest."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from .headers import deadline, find_model, identify
 from .inbound import Inbound, unless_left
 from .openai_embeddings import EmbeddingRequest, answer_body, check_task, embed, parse, shorten
 from .openai_generation import ChatRequest, CompletionRequest, check_generates, parse_chat, parse_completion
+from .openai_rerank import RerankRequest, check_ranks, parse_rerank, rank, rerank_body
 from .openai_text import TextRequest, answer
 from .routes import ServedModel, short_ids
 from .service import Gateway
 
 _NOT_HERE = (
-    "responses", "rerank", "audio/speech", "audio/transcriptions",
+    "responses", "audio/speech", "audio/transcriptions",
     "audio/translations", "images/generations", "images/edits", "moderations", "files", "batches", "fine_tuning/jobs",
     "assistants", "threads", "vector_stores", "uploads",
 )  # fmt: skip
@@ -84,17 +85,36 @@ def openai_router(gateway: Gateway) -> APIRouter:
         caller = identify(gateway, request.headers, exchange)
         return _model(name, find_model(gateway, request.headers, caller, name, exchange))
 
+    _add_rerank(router, gateway)
+
     async def not_here(request: Request) -> Response:
         identify(gateway, request.headers, request.scope["enginewright.exchange"])
         raise RefusedError(
-            501, "NotAvailable", f"{request.url.path} is not available here; this gateway has "
-            "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models and the KServe v2 protocol below /v2",
+            501, "NotAvailable", f"{request.url.path} is not available here; this gateway has /v1/chat/completions, "
+            "/v1/completions, /v1/embeddings, /v1/rerank, /v1/models and the KServe v2 protocol below /v2",
         )  # fmt: skip
 
     for path in _NOT_HERE:
         router.add_api_route(f"/{path}", not_here, methods=_METHODS, include_in_schema=False)
         router.add_api_route(f"/{path}/{{rest:path}}", not_here, methods=_METHODS, include_in_schema=False)
     return router
+
+
+def _add_rerank(router: APIRouter, gateway: Gateway) -> None:
+    @router.post("/rerank", openapi_extra=_schema(RerankRequest))
+    async def rerank(request: Request) -> Response:
+        """Texts by how well they answer a query."""
+        exchange: Exchange = request.scope["enginewright.exchange"]
+        exchange.inference = True
+        caller = identify(gateway, request.headers, exchange)
+        until = deadline(gateway, request.headers)
+        inbound = Inbound(request.receive, max_body_bytes=gateway.settings.max_body_bytes, max_replay_bytes=2**62)
+        wanted = parse_rerank(await inbound.read())
+        model = find_model(gateway, request.headers, caller, wanted.model, exchange)
+        check_ranks(model)
+        scores, tokens = await unless_left(inbound, rank(gateway, model, wanted, exchange, until))
+        exchange.prompt_tokens = tokens
+        return Response(rerank_body(wanted, scores, tokens), media_type="application/json")
 
 
 def _schema(body: type[BaseModel]) -> dict[str, object]:

@@ -96,12 +96,16 @@ def true_field(number: int) -> bytes:
     return _number(number << 3 | _VARINT) + b"\x01"
 
 
-def text_request(model: str, texts: Sequence[bytes]) -> bytes:
-    """ModelInferRequest with `text` BYTES [n, 1], asking for all outputs."""
+def text_request(model: str, texts: Sequence[bytes], pairs: Sequence[bytes] | None = None) -> bytes:
+    """ModelInferRequest with `text` (and `text_pair`) BYTES [n, 1], asking for all outputs."""
+    columns = [("text", texts), *([] if pairs is None else [("text_pair", pairs)])]
     shape = _number(len(texts)) + b"\x01"
-    tensor = string_field(1, "text") + string_field(2, "BYTES") + string_field(3, shape)
-    raw = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    return string_field(1, model) + string_field(5, tensor) + string_field(7, raw)
+    kind = string_field(2, "BYTES") + string_field(3, shape)
+    tensors = b"".join(string_field(5, string_field(1, name) + kind) for name, _ in columns)
+    raw = b"".join(
+        string_field(7, b"".join(len(text).to_bytes(4, "little") + text for text in column)) for _, column in columns
+    )
+    return string_field(1, model) + tensors + raw
 
 
 @dataclass(frozen=True, slots=True)

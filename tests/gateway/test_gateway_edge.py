@@ -197,7 +197,7 @@ def test_wrong_tensors_are_4xx_with_a_sentence(strict: RunningGateway, name: str
         ("GET", "/v2/models/other/ready", 404),
         ("GET", "/v1/nothing", 404),
         ("GET", "/v1/embeddings", 405),
-        ("POST", "/v1/rerank", 501),
+        ("POST", "/v1/moderations", 501),
     ],
 )
 def test_paths_that_are_not_there(strict: RunningGateway, method: str, path: str, status: int) -> None:
