@@ -24,7 +24,13 @@ from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
 from enginewright_api.serving_spec import Backend, Limits, Parallelism
 from enginewright_api.source import Columns, Dataset, ObjectStoreSource, Source
 from enginewright_api.transform_support import training_columns, unavailable_transforms
-from enginewright_api.weight_support import WEIGHT_ONLY_INT8, WEIGHT_ROWS, unavailable_weights
+from enginewright_api.weight_support import (
+    FEW_BITS,
+    WEIGHT_ONLY_INT8,
+    WEIGHT_ROWS,
+    unavailable_mixture,
+    unavailable_weights,
+)
 
 Unavailable = tuple[str, str]
 """(field path, one sentence)."""
@@ -74,7 +80,7 @@ SUPPORTED: tuple[Support, ...] = (
     Support(Backend.OPENVINO, "cpu", _GENERATES, Format.BF16, ()),
     # Weights alone are stored in 8 or 4 bits; the runtime quantises activations as they come.
     Support(Backend.OPENVINO, "cpu", _GENERATES, Format.INT8, (_METHOD.DYNAMIC,)),
-    Support(Backend.OPENVINO, "cpu", _GENERATES, Format.INT4, (_METHOD.AWQ, _METHOD.GPTQ, _METHOD.MIN_MAX)),
+    *(Support(Backend.OPENVINO, "cpu", _GENERATES, *row) for row in WEIGHT_ROWS),
     Support(Backend.TORCH, "cpu", _GENERATES, Format.NONE, ()),
     *(Support(Backend.TENSORRT, "nvidia", _ENCODERS, *row) for row in nvidia_rows(Backend.TENSORRT)),
     *(Support(Backend.TENSORRT_LLM, "nvidia", _GENERATES, *row) for row in nvidia_rows(Backend.TENSORRT_LLM)),
@@ -343,7 +349,10 @@ def _engine(recipe: Recipe, vendor: str) -> list[Unavailable]:
 
 
 def _quantization(quantization: Quantization, *, generates: bool) -> list[Unavailable]:
-    found = _granularity(quantization) if generates else unavailable_weights(quantization)
+    if generates:
+        found = [*_granularity(quantization), *unavailable_mixture(quantization)]
+    else:
+        found = unavailable_weights(quantization)
     found += _kv_cache(quantization, generates=generates)
     where = "optimization.quantization"
     if quantization.exclude and quantization.format not in _SCALED:
@@ -370,10 +379,8 @@ def _granularity(quantization: Quantization) -> list[Unavailable]:
         return [(field, f"granularity has no effect with format {format_.value}; leave it out")]
     if granularity is Granularity.PER_TENSOR:
         return [(field, "granularity PerTensor is not available for text generation; use PerChannel or PerGroup")]
-    if format_ is not Format.INT4:
-        return [
-            (field, f"granularity PerGroup is not available with format {format_.value}; use PerChannel or PerTensor")
-        ]
+    if format_ not in FEW_BITS:
+        return [(field, f"granularity PerGroup is not available with format {format_.value}; use PerChannel")]
     return []
 
 

@@ -1,4 +1,4 @@
-"""What encoders on CPUs may ask of their weights alone: formats, methods, groups, mixtures.
+"""What may be asked of weights alone on CPUs: formats, methods, groups, mixtures.
 
 Field paths are those of OptimizedModel.spec. FP8 and NVFP4 stay out: with as many bits INT8 and INT4 come closer to
 the model on OpenVINO (mean cosine .9991 against .9981, .9756 against .9717, all-MiniLM-L6-v2).
@@ -21,6 +21,8 @@ WEIGHT_ROWS: tuple[tuple[Format, tuple[QuantizationMethod, ...]], ...] = (
     (Format.MIXED, (_METHOD.GPTQ, _METHOD.MIN_MAX)),
 )
 """(format, methods) that store weights in few bits and leave activations alone."""
+FEW_BITS = tuple(format_ for format_, _ in WEIGHT_ROWS)
+"""Formats that the builder packs itself, for encoders and text generation alike."""
 WEIGHT_ONLY_INT8 = (_METHOD.GPTQ, _METHOD.AWQ)
 """Methods that make INT8 a format of weights alone; the others quantise activations too."""
 MIXTURE = (Format.INT2, Format.INT4, Format.INT8, Format.FP16)
@@ -33,12 +35,12 @@ def weights_only(quantization: Quantization) -> bool:
     """Whether an encoder's activations stay as they are."""
     if quantization.format is Format.INT8:
         return quantization.method in WEIGHT_ONLY_INT8
-    return any(quantization.format is format_ for format_, _ in WEIGHT_ROWS)
+    return quantization.format in FEW_BITS
 
 
 def unavailable_weights(quantization: Quantization) -> list[Unavailable]:
     """Granularity and mixture of an encoder on a CPU that nothing implements."""
-    return [*_granularity(quantization), *_mixture(quantization)]
+    return [*_granularity(quantization), *unavailable_mixture(quantization)]
 
 
 def _granularity(quantization: Quantization) -> list[Unavailable]:
@@ -55,7 +57,8 @@ def _granularity(quantization: Quantization) -> list[Unavailable]:
     return []
 
 
-def _mixture(quantization: Quantization) -> list[Unavailable]:
+def unavailable_mixture(quantization: Quantization) -> list[Unavailable]:
+    """Formats that cannot be mixed."""
     mixed, field = quantization.mixed, f"{_QUANTIZATION}.mixed"
     if mixed is None:
         return []

@@ -23,10 +23,13 @@ and gains. 1 would keep them in float32."""
 _CHANNEL_BLOCK = 128
 """The operator knows blocks only: a channel with one scale is stored as blocks of this size that repeat it."""
 _MICROSOFT = "com.microsoft"
+_PROBES = 16
 
 
 class OnnxWeights:
     """A float32 graph. Codes become MatMulNBits nodes; embedding tables become rows of INT8 with a scale each."""
+
+    fractional = False
 
     def __init__(self, graph: Path) -> None:
         self._model = onnx.load(graph)
@@ -58,6 +61,10 @@ class OnnxWeights:
             for total, activations in zip(sums, session.run(list(sources), feed), strict=True):
                 total.add(activations)
         return {source: total.moments() for source, total in zip(sources, sums, strict=True)}
+
+    def probes(self, calibration: Sequence[Feed]) -> Sequence[Feed]:
+        """A few rows."""
+        return calibration[:_PROBES]
 
     def answers(self, feeds: Sequence[Feed], replaced: Mapping[str, Weights]) -> NDArray[np.float32]:
         """[feeds, dimension], with some matrices replaced. Initializers that are inputs too have a default."""

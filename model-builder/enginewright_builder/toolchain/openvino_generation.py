@@ -1,4 +1,4 @@
-"""OpenVINO text generation: checkpoint → stateful IR by Optimum, weights packed by NNCF, loaded by OpenVINO GenAI.
+"""OpenVINO text generation: checkpoint → stateful IR by Optimum, weights packed, loaded by OpenVINO GenAI.
 
 The graph keeps keys and values inside; the runtime replaces them by a paged cache for all requests. Weights alone are
 quantised: generating reads every weight once a token, so their size is what the speed follows.
@@ -7,17 +7,19 @@ quantised: generating reads every weight once a token, so their size is what the
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
-from enginewright_api.optimization import Format, Granularity, Quantization, QuantizationMethod
+from enginewright_api.optimization import Format, Quantization
+from enginewright_api.weight_support import FEW_BITS
 from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.openvino_decoder import OpenVINODecoderWeights
 from enginewright_builder.toolchain.openvino_names import canonical_names
 from enginewright_builder.toolchain.scopes import excluded_nodes
+from enginewright_builder.toolchain.weight_only import compress
 
 if TYPE_CHECKING:
     import openvino
@@ -26,7 +28,6 @@ GRAPH = "openvino_model.xml"
 WEIGHTS = "openvino_model.bin"
 _CONFIGURATION = ("config.json", "generation_config.json")
 _TOKENIZER, _DETOKENIZER = "openvino_tokenizer.xml", "openvino_detokenizer.xml"
-_PER_CHANNEL = -1
 _PROBE_TOKENS = 8
 
 
@@ -65,17 +66,20 @@ class OpenVINOGenerationBackend:
         calibration: Sequence[Feed],
         into: Path,
     ) -> dict[str, object]:
-        """Weights in 16, 8 or 4 bits. Returns how many weights have which type."""
+        """Weights in 16 bits or fewer. Returns how many weights have which type, and what packing them told."""
         import openvino as ov
 
+        _link_rest(graph, into)
+        if quantization.format in FEW_BITS:
+            told = compress(OpenVINODecoderWeights(graph / GRAPH), quantization, calibration, into / GRAPH)
+            return told | {"weights": _weights_by_type(into / GRAPH)}
         model = ov.Core().read_model(graph / GRAPH)
         excluded: list[str] = []
-        if quantization.format in (Format.INT8, Format.INT4):
+        if quantization.format is Format.INT8:
             excluded = excluded_nodes(_modules(model), quantization.exclude)
-            model = _packed(model, quantization, [_with_beams(feed) for feed in calibration], excluded)
+            model = _in_eight_bits(model, excluded)
         halved = quantization.format in (Format.FP16, Format.BF16)
         ov.save_model(canonical_names(model), into / GRAPH, compress_to_fp16=halved)
-        _link_rest(graph, into)
         return {"excluded": excluded, "weights": _weights_by_type(into / GRAPH)}
 
     def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
@@ -126,49 +130,12 @@ def _export_tokenizer(checkpoint: Path, into: Path) -> None:
     ov.save_model(canonical_names(back), into / _DETOKENIZER)
 
 
-def _packed(
-    model: openvino.Model, quantization: Quantization, calibration: list[dict[str, Any]], excluded: list[str]
-) -> openvino.Model:
-    """Weights quantised, one scale a channel or a group; the rest computes as before.
-
-    INT4 is symmetric: its zero points would be integers of 4 bits themselves, and rounding them shifts whole groups
-    (SmolLM2, groups of 32: perplexity +14 % without, +22 % with them).
-    Embedding and output head stay at 8 bits with INT4: they are read by token, and the ends of the network are what
-    4 bits hurt most (NNCF's default).
-    """
+def _in_eight_bits(model: openvino.Model, excluded: list[str]) -> openvino.Model:
+    """Asymmetric, one scale and zero point a channel; the runtime may then quantise activations as they come."""
     import nncf
-    import numpy as np
 
-    random.seed(0)
-    np.random.seed(0)  # NNCF's samplers use the global generator
     ignored = nncf.IgnoredScope(names=excluded) if excluded else None
-    if quantization.format is Format.INT8:
-        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM, ignored_scope=ignored)
-    group = quantization.group_size if quantization.granularity is Granularity.PER_GROUP else _PER_CHANNEL
-    aware: dict[str, Any] = {}
-    if quantization.method is QuantizationMethod.AWQ:
-        aware = {"awq": True, "scale_estimation": True}
-    elif quantization.method is QuantizationMethod.GPTQ:
-        aware = {"gptq": True}
-    if aware:
-        aware |= {"dataset": nncf.Dataset(calibration), "subset_size": len(calibration)}
-    try:
-        return nncf.compress_weights(
-            model, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=group, ignored_scope=ignored, **aware
-        )
-    except nncf.InvalidGroupSizeError as error:
-        raise DeterministicError(
-            "GroupSizeDoesNotDivide",
-            f"optimization.quantization.groupSize: {group} does not divide every weight's inner dimension;"
-            " choose a smaller power of two",
-        ) from error
-
-
-def _with_beams(feed: Feed) -> dict[str, Any]:
-    """The stateful graph asks which beam each row continues."""
-    import numpy as np
-
-    return {**feed, "beam_idx": np.zeros(feed["input_ids"].shape[0], dtype=np.int32)}
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM, ignored_scope=ignored)
 
 
 def _modules(model: openvino.Model) -> dict[str, str]:

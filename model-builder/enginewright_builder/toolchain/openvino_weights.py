@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
     import openvino
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+_PROBES = 16
 
 
 class OpenVINOWeights:
-    """A float32 IR. Codes become the constants that the CPU plugin's compressed matrix products know:
+    """A float32 IR of an encoder. Codes become the constants that the CPU plugin's compressed matrix products know:
 
     constant (u2, u4, i8) → convert → subtract zero point → multiply by scale → reshape (groups to rows).
     """
+
+    fractional = False
 
     def __init__(self, graph: Path) -> None:
         self._path = graph
@@ -33,59 +37,33 @@ class OpenVINOWeights:
 
     def matrices(self) -> list[Matrix]:
         """Every product with a constant, in execution order."""
-        return [_matrix(node) for node in _products(self._read())]
+        return [matrix_of(node) for node in products(self._read())]
 
     def tables(self) -> list[Matrix]:
         """Embedding tables."""
-        return [
-            Matrix(node.get_friendly_name(), module_of(node.get_friendly_name()), "", _constant(node, 0))
-            for node in _lookups(self._read())
-        ]
+        return tables(self._read())
 
     def moments(self, sources: Sequence[str], feeds: Sequence[Feed]) -> dict[str, Moments]:
         """Of the named activations, row by row."""
-        import openvino as ov
+        return moments_of(self._read(), sources, lambda request: _runs(request, feeds))
 
-        model = self._read()
-        outputs = {_source(node): node.input_value(0) for node in _products(model)}
-        wanted = [outputs[source] for source in sources]
-        first = len(model.outputs)
-        model.add_outputs(wanted)
-        request = ov.Core().compile_model(model, "CPU", _EXACT).create_infer_request()
-        sums = [Accumulated() for _ in sources]
-        for feed in feeds:
-            request.infer(feed, share_inputs=True)
-            for index, total in enumerate(sums):
-                total.add(request.get_output_tensor(first + index).data)
-        return {source: total.moments() for source, total in zip(sources, sums, strict=True)}
+    def probes(self, calibration: Sequence[Feed]) -> Sequence[Feed]:
+        """A few rows."""
+        return calibration[:_PROBES]
 
     def answers(self, feeds: Sequence[Feed], replaced: Mapping[str, Weights]) -> NDArray[np.float32]:
         """[feeds, dimension], with some matrices replaced."""
         if self._swap is None:
-            self._swap = Swap(self._read())
-        return self._swap.answers(feeds, replaced)
+            model = self._read()
+            self._swap = Swap(model, products(model))
+        with self._swap.replaced(replaced) as request:
+            return np.concatenate([np.array(run.get_output_tensor(0).data) for run in _runs(request, feeds)])
 
     def store(
         self, into: Path, packed: Mapping[str, Codes], halved: frozenset[str], divisors: Mapping[str, Weights]
     ) -> None:
         """Write the IR."""
-        import openvino as ov
-
-        model = self._read()
-        for node in _lookups(model):
-            codes = packed.get(node.get_friendly_name())
-            if codes is not None:
-                node.input(0).replace_source_output(_decompressed(codes).output(0))
-        divided: dict[str, Any] = {}
-        for node in _products(model):
-            name, source = node.get_friendly_name(), _source(node)
-            if name in packed:
-                if source in divisors and source not in divided:
-                    divided[source] = _divided(node.input_value(0), divisors[source])
-                _with_weights(node, divided.get(source, node.input_value(0)), _decompressed(packed[name]))
-            elif name in halved:
-                _with_weights(node, node.input_value(0), _half(_matrix(node).weights))
-        ov.save_model(canonical_names(model), into, compress_to_fp16=False)
+        store(self._read(), into, packed, halved, divisors)
 
     def _read(self) -> openvino.Model:
         import openvino as ov
@@ -93,17 +71,60 @@ class OpenVINOWeights:
         return ov.Core().read_model(self._path)
 
 
-class Swap:
-    """The graph with its matrices as inputs: compiled once, whatever is tried."""
+def moments_of(
+    model: openvino.Model, sources: Sequence[str], runs: Callable[[Any], Iterator[Any]]
+) -> dict[str, Moments]:
+    """Of the named activations; `runs` takes an inference request and yields it after each run."""
+    import openvino as ov
 
-    def __init__(self, model: openvino.Model) -> None:
+    outputs = {_source(node): node.input_value(0) for node in products(model)}
+    first = len(model.outputs)
+    model.add_outputs([outputs[source] for source in sources])
+    request = ov.Core().compile_model(model, "CPU", _EXACT).create_infer_request()
+    sums = [Accumulated() for _ in sources]
+    for run in runs(request):
+        for index, total in enumerate(sums):
+            total.add(run.get_output_tensor(first + index).data)
+    return {source: total.moments() for source, total in zip(sources, sums, strict=True)}
+
+
+def store(
+    model: openvino.Model,
+    into: Path,
+    packed: Mapping[str, Codes],
+    halved: frozenset[str],
+    divisors: Mapping[str, Weights],
+) -> None:
+    """Write the IR with matrices and tables as codes or in float16, and activations (by source) divided."""
+    import openvino as ov
+
+    stored = _Stored(packed)
+    for node in lookups(model):
+        if node.get_friendly_name() in packed:
+            node.input(0).replace_source_output(stored.weights(node, 0).output(0))
+    divided: dict[str, Any] = {}
+    for node in products(model):
+        name, source = node.get_friendly_name(), _source(node)
+        if name in packed:
+            if source in divisors and source not in divided:
+                divided[source] = _divided(node.input_value(0), divisors[source])
+            _with_weights(node, divided.get(source, node.input_value(0)), stored.weights(node, 1))
+        elif name in halved:
+            _with_weights(node, node.input_value(0), _half(matrix_of(node).weights))
+    ov.save_model(canonical_names(model), into, compress_to_fp16=False)
+
+
+class Swap:
+    """The graph with the matrices of some products as inputs: compiled once, whatever is tried."""
+
+    def __init__(self, model: openvino.Model, nodes: Sequence[Any]) -> None:
         import openvino as ov
         from openvino import opset13 as opset
 
         self._weights: dict[str, NDArray[np.float32]] = {}
         self._turned: dict[str, bool] = {}
         parameters = []
-        for node in _products(model):
+        for node in nodes:
             name = node.get_friendly_name()
             self._turned[name] = not node.get_attributes()["transpose_b"]
             self._weights[name] = node.input_value(1).get_node().data
@@ -117,18 +138,16 @@ class Swap:
         for name in self._weights:
             self._set(name, self._weights[name])
 
-    def answers(self, feeds: Sequence[Feed], replaced: Mapping[str, Weights]) -> NDArray[np.float32]:
-        for name, weights in replaced.items():
+    @contextmanager
+    def replaced(self, matrices: Mapping[str, Weights]) -> Iterator[Any]:
+        """The inference request with some matrices, [outputs, inputs] by name, in place of the graph's."""
+        for name, weights in matrices.items():
             self._set(name, weights.T if self._turned[name] else weights)
         try:
-            return np.concatenate([self._answer(feed) for feed in feeds])
+            yield self._request
         finally:
-            for name in replaced:
+            for name in matrices:
                 self._set(name, self._weights[name])
-
-    def _answer(self, feed: Feed) -> NDArray[np.float32]:
-        self._request.infer(feed)
-        return np.array(self._request.get_output_tensor(0).data)
 
     def _set(self, name: str, weights: Weights) -> None:
         import openvino as ov
@@ -141,7 +160,8 @@ def module_of(name: str) -> str:
     return name.partition("/")[0].removeprefix("__module.").removeprefix("model.")
 
 
-def _products(model: openvino.Model) -> list[Any]:
+def products(model: openvino.Model) -> list[Any]:
+    """Every product with a constant matrix, in execution order."""
     return [
         node
         for node in model.get_ordered_ops()
@@ -149,7 +169,8 @@ def _products(model: openvino.Model) -> list[Any]:
     ]
 
 
-def _lookups(model: openvino.Model) -> list[Any]:
+def lookups(model: openvino.Model) -> list[Any]:
+    """Every look-up in a constant table, in execution order."""
     return [node for node in model.get_ordered_ops() if node.get_type_name() == "Gather" and _is_matrix(node, 0)]
 
 
@@ -163,7 +184,16 @@ def _is_matrix(node: Any, port: int) -> bool:
     )
 
 
-def _matrix(node: Any) -> Matrix:
+def tables(model: openvino.Model) -> list[Matrix]:
+    """Embedding tables, each read by one look-up."""
+    return [
+        Matrix(node.get_friendly_name(), module_of(node.get_friendly_name()), "", _constant(node, 0))
+        for node in lookups(model)
+    ]
+
+
+def matrix_of(node: Any) -> Matrix:
+    """What a product multiplies by."""
     weights = _constant(node, 1)
     if not node.get_attributes()["transpose_b"]:
         weights = np.ascontiguousarray(weights.T)
@@ -190,6 +220,24 @@ def _with_weights(node: Any, activations: Any, weights: Any) -> None:
     node.output(0).replace(product.output(0))
 
 
+class _Stored:
+    """Compressed constants: one where several nodes read one tensor, as tied tables and heads do."""
+
+    def __init__(self, packed: Mapping[str, Codes]) -> None:
+        self._packed = packed
+        self._made: dict[str, list[tuple[Codes, Any]]] = {}
+
+    def weights(self, node: Any, port: int) -> Any:
+        """In place of a node's constant."""
+        codes = self._packed[node.get_friendly_name()]
+        made = self._made.setdefault(node.input_value(port).get_node().get_friendly_name(), [])
+        for before, weights in made:
+            if before.same(codes):
+                return weights
+        made.append((codes, _decompressed(codes)))
+        return made[-1][1]
+
+
 def _decompressed(codes: Codes) -> Any:
     """Constants and what turns them into float32 weights [outputs, inputs]."""
     import openvino as ov
@@ -205,13 +253,27 @@ def _decompressed(codes: Codes) -> Any:
         centred = (levels.astype(np.int16) - codes.grid.middle).astype(np.int8)
         values = opset.convert(opset.constant(centred, dtype=kind), "f16")
     else:
-        zeros = opset.convert(opset.constant(codes.zero_points.reshape(column), dtype=kind), "f16")
+        zeros = _zero_points(codes, column, kind)
         values = opset.subtract(opset.convert(opset.constant(levels, dtype=kind), "f16"), zeros)
     scales = opset.constant(codes.scales.reshape(column).astype(np.float16))
     weights = opset.multiply(values, scales)
     if groups > 1:
         weights = opset.reshape(weights, np.array([outputs, groups * size], np.int64), special_zero=False)
     return opset.convert(weights, "f32")
+
+
+def _zero_points(codes: Codes, column: tuple[int, ...], kind: openvino.Type) -> Any:
+    from openvino import opset13 as opset
+
+    if codes.grid.fractional:
+        return opset.constant(codes.zero_points.reshape(column).astype(np.float16))
+    return opset.convert(opset.constant(codes.zero_points.reshape(column), dtype=kind), "f16")
+
+
+def _runs(request: Any, feeds: Sequence[Feed]) -> Iterator[Any]:
+    for feed in feeds:
+        request.infer(feed)
+        yield request
 
 
 def _half(weights: Weights) -> Any:

@@ -76,7 +76,7 @@ def test_auto_on_a_cpu(
     ("format_", "method"),
     [
         (Format.INT8, QuantizationMethod.DYNAMIC),
-        (Format.INT4, QuantizationMethod.AWQ),
+        (Format.INT4, QuantizationMethod.GPTQ),
         (Format.FP16, QuantizationMethod.AUTO),
     ],
 )
@@ -90,6 +90,8 @@ def test_auto_of_text_generation_on_a_cpu(format_: Format, method: QuantizationM
     "block",
     [
         {"format": "INT4", "method": "AWQ", "granularity": "PerGroup", "groupSize": 64, "exclude": ["lm_head"]},
+        {"format": "INT2", "method": "GPTQ", "granularity": "PerGroup", "groupSize": 32},
+        {"format": "Mixed", "method": "MinMax", "mixed": {"averageBits": 6, "formats": ["INT4", "INT8"]}},
         {"format": "INT8", "method": "Dynamic", "kvCacheFormat": "INT8"},
         {"format": "None", "kvCacheFormat": "INT8"},
         {"format": "FP16", "kvCacheFormat": "FP16"},
@@ -152,6 +154,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (GENERATES | {"quantization": {"format": "NVFP4"}}, f"{_QUANTIZATION}.format"),
     (GENERATES | {"quantization": INT4 | {"granularity": "PerTensor"}}, f"{_QUANTIZATION}.granularity"),
     (GENERATES | {"quantization": INT4 | {"kvCacheFormat": "FP8"}}, f"{_QUANTIZATION}.kvCacheFormat"),
+    (GENERATES | {"quantization": MIXED | {"method": "AWQ"}}, f"{_QUANTIZATION}.method"),
+    (
+        GENERATES | {"quantization": MIXED | {"mixed": {"averageBits": 6, "formats": ["FP8", "INT4"]}}},
+        f"{_QUANTIZATION}.mixed.formats",
+    ),
+    (
+        GENERATES
+        | {"quantization": {"format": "INT8", "method": "Dynamic", "granularity": "PerGroup", "groupSize": 64}},
+        f"{_QUANTIZATION}.granularity",
+    ),
     (
         GENERATES | {"quantization": {"format": "FP16", "granularity": "PerGroup", "groupSize": 64}},
         f"{_QUANTIZATION}.granularity",

@@ -125,3 +125,57 @@ def test_codes_say_what_the_runtime_computes_with() -> None:
         np.array([[5, 8]], np.uint8),
     )
     assert codes.weights().tolist() == [[-2.5, 5.0, 0.0, 2.0]]
+
+
+def on_a_grid(outputs: int = 24, inputs: int = 256, group: int = 32) -> Weights:
+    """As a Q4_1 file stores them: 16 levels in every group, lowest and step both any float16."""
+    random = np.random.default_rng(3)
+    levels = random.integers(0, 16, (outputs, inputs // group, group))
+    levels[..., 0], levels[..., 1] = 0, 15
+    steps = random.uniform(0.002, 0.02, levels.shape[:2]).astype(np.float16).astype(np.float32)
+    lowest = (-steps * random.uniform(4, 11, steps.shape)).astype(np.float16).astype(np.float32)
+    return np.asarray(levels * steps[..., None] + lowest[..., None], np.float32).reshape(outputs, inputs)
+
+
+def away(found: Weights, given: Weights) -> float:
+    return float(np.linalg.norm(found - given) / np.linalg.norm(given))
+
+
+def test_weights_that_were_on_a_grid_come_back_with_fractional_zero_points_only() -> None:
+    given = on_a_grid()
+    whole, fractional = (round_to_nearest(given, Grid(4, 32, fractional=one)) for one in (False, True))
+    assert away(fractional.weights(), given) < 1e-3
+    assert away(whole.weights(), given) > 0.03
+    assert np.array_equal(fractional.zero_points, fractional.zero_points.astype(np.float16).astype(np.float32))
+    assert (fractional.zero_points != np.rint(fractional.zero_points)).mean() > 0.9
+    (by_gptq,) = gptq([given], moments().second, Grid(4, 32, fractional=True))
+    assert away(by_gptq.weights(), given) < 1e-3
+    (by_awq,), divisors = awq([given], moments(), Grid(4, 32, fractional=True))
+    assert away(by_awq.weights() / divisors, given) < 1e-3
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("group", [None, 32])
+def test_fractional_zero_points_are_closer_and_keep_the_rules_of_rounding(bits: int, group: int | None) -> None:
+    given = weights()
+    whole, fractional = (round_to_nearest(given, Grid(bits, group, fractional=one)) for one in (False, True))
+    assert away(fractional.weights(), given) < away(whole.weights(), given)
+    steps = np.abs(fractional.weights() - given).reshape(fractional.levels.shape) / fractional.scales[..., None]
+    assert steps.max() < 0.52, "both ends are levels: nothing is cut"
+    assert Grid(bits, fractional=True).zero_point_bits == 16
+    assert Grid(8, fractional=True) != Grid(8)
+    assert Grid(8, fractional=True).zero_point_bits == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, -3.0])
+def test_a_group_of_one_value_keeps_it(value: float) -> None:
+    given = np.full((2, 64), value, np.float32)
+    found = round_to_nearest(given, Grid(4, 32, fractional=True)).weights()
+    assert found == pytest.approx(given, rel=1e-3)
+
+
+def test_a_range_far_from_zero_is_widened_to_it() -> None:
+    given = (100.0 + np.linspace(0, 0.1, 64)[None]).astype(np.float32)
+    found = round_to_nearest(given, Grid(4, 64, fractional=True))
+    assert found.zero_points.max() == 0.0
+    assert away(found.weights(), given) < 1e-3

@@ -46,7 +46,7 @@ def compress(
         candidates: Candidates = {Format.FP16: {}} if Format.FP16 in quantization.mixed.formats else {}
         for wanted in quantization.mixed.formats:
             if wanted is not Format.FP16:
-                grid = Grid(BITS[wanted], group)
+                grid = Grid(BITS[wanted], group, graph.fractional)
                 candidates[wanted] = _codes(graph, matrices, grid, quantization.method, calibration)[0]
         chosen, sensitivity = assign(graph, matrices, candidates, quantization.mixed.average_bits, calibration)
         packed |= {name: candidates[one][name] for name, one in chosen.items() if one is not Format.FP16}
@@ -54,7 +54,7 @@ def compress(
         told["sensitivity"] = sensitivity
         told["bits"] = {matrix.module: BITS[chosen[matrix.name]] for matrix in matrices}
     else:
-        grid = Grid(BITS[quantization.format], group)
+        grid = Grid(BITS[quantization.format], group, graph.fractional)
         found, divisors = _codes(graph, matrices, grid, quantization.method, calibration)
         packed |= found
     graph.store(into, packed, halved, divisors)
@@ -129,7 +129,7 @@ def _bits(matrices: Sequence[Matrix], packed: Mapping[str, Codes]) -> dict[str, 
         bits = count * (16 if codes is None else codes.grid.bits)
         weights, levels = weights + count, levels + bits
         if codes is not None:
-            bits += codes.scales.size * (16 if codes.grid.symmetric else 16 + codes.grid.bits)
+            bits += codes.scales.size * (16 + codes.grid.zero_point_bits)
         stored += bits
     if not weights:
         raise DeterministicError(

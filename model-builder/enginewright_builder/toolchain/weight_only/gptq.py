@@ -37,7 +37,7 @@ def gptq(weights: Sequence[Weights], second_moments: NDArray[np.float64], grid: 
     left = np.array(together.T, np.float32, order="C")
     levels = np.empty((inputs, outputs), np.uint8)
     scales = np.empty((inputs // size, outputs), np.float32)
-    zeros = np.empty((inputs // size, outputs), np.uint8)
+    zeros = np.empty((inputs // size, outputs), np.float32 if grid.fractional else np.uint8)
     for start in range(0, inputs, _BLOCK):
         stop = min(start + _BLOCK, inputs)
         errors = np.empty((stop - start, outputs), np.float32)
@@ -46,7 +46,7 @@ def gptq(weights: Sequence[Weights], second_moments: NDArray[np.float64], grid: 
             if row % size == 0:
                 scales[group], zeros[group] = ranges(left[row : row + size].T, grid, importance[row : row + size])
             scale, zero = scales[group], zeros[group].astype(np.float32)
-            level = np.clip(np.rint(left[row] / scale) + zero, 0, grid.top)
+            level = np.clip(np.rint(left[row] / scale + zero), 0, grid.top)
             levels[row] = level
             errors[row - start] = (left[row] - (level - zero) * scale) / corrections[row, row]
             left[row:stop] -= np.outer(corrections[row, row:stop], errors[row - start])

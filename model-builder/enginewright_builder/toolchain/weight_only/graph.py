@@ -43,17 +43,29 @@ class Moments:
 class WeightGraph(Protocol):
     """A float32 graph of one runtime."""
 
+    fractional: bool
+    """Whether the runtime computes with zero points between levels."""
+
     def matrices(self) -> list[Matrix]:
         """Every product with a constant, in execution order."""
 
     def tables(self) -> list[Matrix]:
-        """Embedding tables [rows, dimension]: looked up, not multiplied; `source` is empty."""
+        """What always takes 8 bits: embedding tables [rows, dimension], looked up, not multiplied; `source` is empty.
+
+        Of a decoder also its output head, which is often the same tensor.
+        """
 
     def moments(self, sources: Sequence[str], feeds: Sequence[Feed]) -> dict[str, Moments]:
         """Of the named activations."""
 
+    def probes(self, calibration: Sequence[Feed]) -> Sequence[Feed]:
+        """Those that sensitivity is measured on: the ranking settles early, and each layer and format runs them."""
+
     def answers(self, feeds: Sequence[Feed], replaced: Mapping[str, Weights]) -> NDArray[np.float32]:
-        """[feeds, dimension], with some matrices (by name) replaced. Called once for every layer and format."""
+        """[answers, dimension], one or more a feed, with some matrices (by name) replaced.
+
+        Called once for every layer and format.
+        """
 
     def store(
         self,

@@ -19,8 +19,6 @@ BITS = {Format.INT2: 2, Format.INT4: 4, Format.INT8: 8, Format.FP16: 16}
 Candidates = dict[Format, dict[str, Codes]]
 """Codes by matrix for each format; none for FP16."""
 
-_ROWS = 16
-"""Calibration rows that sensitivity is measured on: the ranking settles early, and each layer and format runs them."""
 _BUDGET_UNITS = 20_000
 """Resolution of the budget; sizes of layers share large factors, so that it is exact in practice."""
 
@@ -45,7 +43,7 @@ def assign(
             f"optimization.quantization.mixed.averageBits: {average_bits:g} is below {formats[0].value}, the smallest"
             " of mixed.formats",
         )
-    rows = calibration[:_ROWS]
+    rows = graph.probes(calibration)
     plain = graph.answers(rows, {})
     errors = np.array(
         [
