@@ -47,7 +47,7 @@ class Seen:
             sys.intern(item["type"]): (sys.intern(item["status"]), sys.intern(item.get("reason", "")))
             for item in status.get("conditions") or ()
         }
-        phase = sys.intern(status.get("phase", "Pending"))
+        phase = sys.intern(status.get("phase", "Queued"))
         uid = manifest["metadata"].get("uid", "")
         return cls(uid, conditions, phase, status.get("allocatable", 0), status.get("inUse", 0))
 

@@ -109,7 +109,7 @@ def test_builds_and_accelerators() -> None:
     told.tell(ACCELERATOR_CLASS, "h100", {"allocatable": 16, "inUse": 12})
     told.tell(POD, "ignored", {"phase": "Running"})
     assert told.value("builds", phase="Succeeded") == 1
-    assert told.value("builds", phase="Pending") == 1
+    assert told.value("builds", phase="Queued") == 1
     assert told.value("builds", phase="Running") is None
     assert told.value("accelerators", **{"class": "h100", "state": "allocatable"}) == 16
     assert told.value("accelerators", **{"class": "h100", "state": "in_use"}) == 12
