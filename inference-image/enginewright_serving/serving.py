@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,15 +93,17 @@ async def _watch(run: Serve, server: ServerProcess, working: Path) -> None:
         progress_url = metrics_url if task is Task.TEXT_GENERATION else ""
         url = f"http://{host}:{run.listen.http_port}"
         async with Probe(url, run.model, inputs=input_names(task), progress_url=progress_url) as probe:
-            await _until_stopped(run, server, health, probe, stop)
+            await _until_stopped(run, server, health, probe, stop, working=working)
         await _drain(run, server, health, metrics_url, working)
     finally:
         await door.cleanup()
 
 
-async def _until_stopped(run: Serve, server: ServerProcess, health: Health, probe: Probe, stop: asyncio.Event) -> None:
+async def _until_stopped(
+    run: Serve, server: ServerProcess, health: Health, probe: Probe, stop: asyncio.Event, *, working: Path
+) -> None:
     while not stop.is_set():
-        seen = await probe.look()
+        seen = replace(await probe.look(), working=activity.busy(working))
         was_ready, was_started = health.ready(), health.vitality.started
         health.vitality = health.vitality.after(seen)
         health.server_exit_code = server.exit_code

@@ -14,6 +14,9 @@ READY_FOR_SECONDS = 3.0
 DEAD_AFTER_FAILURES = 5
 """Observations in a row without an answer, after the first answer, that mean it will not come back."""
 
+LONGEST_EXECUTION_SECONDS = 120.0
+"""A large batch on few or busy cores: nothing else is answered meanwhile, and nothing is wrong. Longer, it hangs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -27,6 +30,8 @@ class Observation:
     successes: int | None
     detail: str = ""
     gone: bool = False
+    working: bool = False
+    """An execution was under way when it was looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,10 @@ class Vitality:
             return replace(self, failures=DEAD_AFTER_FAILURES, detail=seen.detail)
         if seen.answered or (self.last_answer_at is not None and successes > self.successes):
             return Vitality(last_answer_at=seen.at, successes=successes)
+        silent_seconds = 0.0 if self.last_answer_at is None else seen.at - self.last_answer_at
+        if seen.working and silent_seconds <= LONGEST_EXECUTION_SECONDS:
+            # Soon not ready for more, but no step nearer to death.
+            return replace(self, successes=successes, detail=f"busy for {silent_seconds:.0f} s")
         failures = self.failures + 1 if self.last_answer_at is not None else 0
         return replace(self, successes=successes, failures=failures, detail=seen.detail)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -73,7 +74,7 @@ class Client:
             raise DeterministicError(
                 "EngineFailed", f"engine {self._server.name} failed on a request: {error.message()}"[:500]
             ) from error
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise TransientError("ServerGone", f"engine {self._server.name}: connection lost ({error})") from error
         vectors, tokens = result.as_numpy(self._output), result.as_numpy("tokens")
         if vectors is None or vectors.shape[0] != len(texts):

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from enginewright_serving.vitality import DEAD_AFTER_FAILURES, READY_FOR_SECONDS, Observation, Vitality
+from enginewright_serving.vitality import (
+    DEAD_AFTER_FAILURES,
+    LONGEST_EXECUTION_SECONDS,
+    READY_FOR_SECONDS,
+    Observation,
+    Vitality,
+)
 
 
 def after(*seen: tuple[float, bool, int | None]) -> Vitality:
@@ -52,3 +58,22 @@ def test_an_engine_process_that_ended_is_death_at_once_also_before_the_first_ans
     for before in (Vitality(), after((1.0, True, None))):
         state = before.after(gone)
         assert (state.dead, state.ready(2.0)) == (True, False)
+
+
+def test_a_long_execution_is_no_death_until_it_is_too_long() -> None:
+    """A probe is queued behind the batch that runs: on slow or busy cores that takes longer than five looks."""
+    state = after((1.0, True, 7))
+    for at in range(2, int(LONGEST_EXECUTION_SECONDS), 2):
+        state = state.after(Observation(float(at), False, 7, "TimeoutError", working=True))
+        assert not state.dead
+    assert not state.ready(float(at))
+    assert state.after(Observation(at + 1.0, True, 8)).ready(at + 1.0)
+    for more in range(DEAD_AFTER_FAILURES):
+        hanging = LONGEST_EXECUTION_SECONDS + 2.0 + more
+        state = state.after(Observation(hanging, False, 7, "TimeoutError", working=True))
+    assert state.dead
+
+
+def test_a_process_that_ended_at_work_is_dead_at_once() -> None:
+    gone = Observation(2.0, False, None, "Stub process 'minilm_0_0' is not healthy", gone=True, working=True)
+    assert after((1.0, True, None)).after(gone).dead
