@@ -21,7 +21,7 @@ from enginewright_api.optimization import (
     QuantizationMethod,
 )
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
-from enginewright_api.serving_spec import Backend, Limits, Parallelism
+from enginewright_api.serving_spec import Backend, Limits, Parallelism, SpeculativeMethod
 from enginewright_api.source import Columns, Dataset, ObjectStoreSource, Source
 from enginewright_api.transform_support import training_columns, unavailable_transforms
 from enginewright_api.weight_support import (
@@ -182,6 +182,7 @@ def unavailable(recipe: Recipe, accelerator: AcceleratorFacts | None = None) -> 
     on_gpu = accelerator is not None and vendor == "nvidia" and recipe.backend in NVIDIA_BACKENDS
     found = [
         *_blocks(recipe, on_gpu=on_gpu),
+        *([] if on_gpu else _drafting(recipe)),
         *unavailable_transforms(recipe),
         *_source("source", recipe.source),
         *_distillation(recipe.distillation),
@@ -235,7 +236,6 @@ def _method_fits(row: Support, method: QuantizationMethod) -> bool:
 def _blocks(recipe: Recipe, *, on_gpu: bool) -> list[Unavailable]:
     blocks: tuple[tuple[str, object, str], ...] = (
         ("engine.tensorRTLLM", None if on_gpu else recipe.tensor_rt_llm, "TensorRT-LLM"),
-        ("runtime.speculativeDecoding", None if on_gpu else recipe.speculative_decoding, "speculative decoding"),
         ("runtime.earlyExit", recipe.early_exit, "early exit"),
     )
     found = [(path, f"{what} is not available yet; leave it out") for path, block, what in blocks if block is not None]
@@ -243,6 +243,20 @@ def _blocks(recipe: Recipe, *, on_gpu: bool) -> list[Unavailable]:
         sentence = f"a fast path for short inputs is not available with backend {recipe.backend.value}; use OpenVINO"
         found.append(("runtime.fastPath", sentence))
     return found
+
+
+def _drafting(recipe: Recipe) -> list[Unavailable]:
+    """Speculative decoding on a CPU."""
+    wanted, field = recipe.speculative_decoding, "runtime.speculativeDecoding"
+    if wanted is None:
+        return []
+    if recipe.task is not Task.TEXT_GENERATION:
+        return [(field, "has no effect without text generation; leave it out")]
+    if recipe.backend is not Backend.OPENVINO:
+        return [(field, f"is not available with backend {recipe.backend.value}; use OpenVINO")]
+    if wanted.method is not SpeculativeMethod.NGRAM:
+        return [(f"{field}.method", f"method {wanted.method.value} is not available on CPUs; use NGram")]
+    return []
 
 
 def _distillation(distillation: Distillation | None) -> list[Unavailable]:

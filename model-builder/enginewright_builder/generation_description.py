@@ -72,6 +72,8 @@ def describe_generation(
             eos_token_ids=ends,
             chat_template=_has_chat_template(checkpoint),
             max_context_tokens=min(longest, checkpoint.max_input_tokens or longest),
+            # TensorRT-LLM has its own, in `tensorRTLLM`; the baseline is the model as it is.
+            speculative_decoding=recipe.speculative_decoding if backend is Backend.OPENVINO else None,
         ),
         tensor_rt_llm=deployment_of(recipe, backend),
         runtime_package=_PACKAGES.get(backend) or NVIDIA_PACKAGES[backend],

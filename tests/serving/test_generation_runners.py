@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from enginewright_api.engine_description import EngineDescription
+from enginewright_api.serving_spec import SpeculativeDecoding, SpeculativeMethod
 from enginewright_serving.triton.chat_template import ChatTemplate
 from enginewright_serving.triton.generation_runner import GenerationRunner, load_generation_runner
 from enginewright_serving.triton.sampling import Sampling
@@ -20,11 +21,12 @@ PROMPTS = ("The capital of France is", "One, two, three, four, five, six, seven,
 EOS = frozenset({2})
 
 
-def runner(kind: str) -> GenerationRunner:
+def runner(kind: str, **generation: object) -> GenerationRunner:
     folder = language_model(kind)
-    return load_generation_runner(
-        folder, EngineDescription.model_validate_json((folder / "engine.json").read_bytes()), threads=1
-    )
+    engine = EngineDescription.model_validate_json((folder / "engine.json").read_bytes())
+    assert engine.generation is not None
+    engine = engine.model_copy(update={"generation": engine.generation.model_copy(update=generation)})
+    return load_generation_runner(folder, engine, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +138,36 @@ def test_chats_become_the_prompt_that_transformers_makes(tokenizer: Tokenizer) -
         rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert template.render(messages) == rendered
         assert tokenizer.encode(rendered, add_special_tokens=False).ids == theirs(rendered)["input_ids"]
+
+
+def test_drafts_change_the_number_of_steps_and_not_the_answers(
+    compiled: GenerationRunner, tokenizer: Tokenizer
+) -> None:
+    """Prompts that repeat themselves: what follows is found in them."""
+    drafting = runner("openvino", speculative_decoding=SpeculativeDecoding(method=SpeculativeMethod.NGRAM))
+    prompts = [tokenizer.encode(text).ids for text in (PROMPTS[1] * 3, "Paris, Rome, Oslo. " * 8, PROMPTS[0])]
+    answers, steps = [], []
+    for subject in (compiled, drafting):
+        found = []
+        before = subject.load()
+        count = 0
+        for key, prompt in enumerate(prompts):  # one at a time: no rounding depends on who shares a step
+            subject.add(100 + key, prompt, Sampling(max_tokens=24, eos_token_ids=EOS, logprobs=True))
+            tokens: list[int] = []
+            logprobs: list[float] = []
+            while subject.busy():
+                count += 1
+                for news in subject.step():
+                    tokens += news.token_ids
+                    logprobs += news.logprobs
+            assert len(tokens) == len(logprobs)
+            found.append(tokens)
+        answers.append(found)
+        steps.append(count)
+        load = subject.load()
+        gained = load.accepted - before.accepted
+        assert count == sum(map(len, found)) - gained, "a step gives one token and the drafts that were accepted"
+        assert load.drafted >= load.accepted
+    assert answers[0] == answers[1]
+    assert steps[1] < 0.75 * steps[0]
+    assert compiled.load().drafted == 0

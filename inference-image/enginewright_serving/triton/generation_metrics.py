@@ -17,6 +17,7 @@ KV_CACHE_USAGE = "enginewright_engine_kv_cache_usage"
 STEPS = "enginewright_engine_steps_total"
 TOKENS = "enginewright_engine_tokens_total"
 FIRST_TOKEN_SECONDS = "enginewright_engine_time_to_first_token_seconds"  # noqa: S105 - a metric name
+DRAFTS = "enginewright_engine_draft_tokens_total"
 INTER_TOKEN_SECONDS = "enginewright_engine_inter_token_seconds"  # noqa: S105 - a metric name
 
 
@@ -44,6 +45,7 @@ class GenerationMetrics:
         ]
         self._steps = self._metric("COUNTER", STEPS, "Steps of the batch", labels)
         self._tokens = self._by_kind(TOKENS, "Tokens", labels, ("prompt", "completion"))
+        self._drafts = self._by_kind(DRAFTS, "Tokens of speculative decoding", labels, ("drafted", "accepted"))
         self._first = self._sum_and_count(FIRST_TOKEN_SECONDS, "From the request to its first token", labels)
         self._inter = self._sum_and_count(INTER_TOKEN_SECONDS, "Between tokens of one answer", labels)
 
@@ -59,6 +61,8 @@ class GenerationMetrics:
                     metric.set(value)
         if load.steps > self._load.steps:
             self._steps.increment(load.steps - self._load.steps)
+        for kind in ("drafted", "accepted") if load.drafted > self._load.drafted else ():
+            self._drafts[kind].increment(getattr(load, kind) - getattr(self._load, kind))
         self._load = load
         generated, self._generated = self._generated, 0
         if generated:

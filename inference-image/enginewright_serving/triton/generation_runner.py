@@ -40,6 +40,10 @@ class RunnerLoad:
     """Share of the key-value cache in use, 0 to 1."""
     steps: int = 0
     """Steps made since the start; counted by who calls `step`."""
+    drafted: int = 0
+    """Places for drafted tokens since the start, with speculative decoding: steps × drafts, whether filled or not."""
+    accepted: int = 0
+    """Drafted tokens that the model kept, since the start."""
 
 
 class GenerationRunner(Protocol):

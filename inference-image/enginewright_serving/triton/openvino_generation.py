@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,27 @@ _SHARED_PREFIX_ROOM = 0.25
 _TOKENS_A_STEP = 512
 """Longer prompts are read over several steps, so that running answers go on meanwhile."""
 
+_LONGEST_NGRAM = 3
+"""Tokens at an answer's end that are looked for in what came before, fewer where these are not found."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One answer under way."""
+
+    handle: Any
+    left: int
+    """Tokens it may still generate."""
+    begun: bool = False
+
 
 class OpenVinoGenerationRunner:
-    """One pipeline. The cache holds `limits.maxBatchSize` requests at full length, so none is ever pushed out."""
+    """One pipeline. The cache holds `limits.maxBatchSize` requests at full length, so none is ever pushed out.
+
+    With `speculativeDecoding` (NGram) each step reads, after an answer's last token, what followed the same few tokens
+    earlier in its prompt or text, and keeps as much of that as the model itself would have said (prompt lookup,
+    Saxena 2023): the same answer in fewer steps where texts repeat themselves.
+    """
 
     def __init__(self, entry: Path, engine: EngineDescription, threads: int) -> None:
         self._model = entry.parent
@@ -38,6 +57,9 @@ class OpenVinoGenerationRunner:
             generation.max_context_tokens, engine.limits.max_input_tokens + engine.limits.max_output_tokens
         )
         self._max_requests = engine.limits.max_batch_size
+        drafting = generation.speculative_decoding
+        self._draft_tokens = drafting.draft_tokens if drafting is not None else 0
+        self._drafted = self._accepted = 0
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": engine.precision_hint,
             "INFERENCE_NUM_THREADS": threads,
@@ -46,7 +68,7 @@ class OpenVinoGenerationRunner:
             self._settings["KV_CACHE_PRECISION"] = generation.kv_cache_precision
         self._pipeline = self._load(self._max_requests, share_prefixes=True)
         self._scoring: Any = None
-        self._handles: dict[int, Any] = {}
+        self._answers: dict[int, _Answer] = {}
         self._ids = 0
 
     def add(self, key: int, prompt: Sequence[int], sampling: Sampling) -> None:
@@ -54,18 +76,22 @@ class OpenVinoGenerationRunner:
 
         self._ids += 1
         try:
-            self._handles[key] = self._pipeline.add_request(
-                self._ids, openvino.Tensor(np.array([prompt], np.int64)), _generation_config(sampling)
+            handle = self._pipeline.add_request(
+                self._ids,
+                openvino.Tensor(np.array([prompt], np.int64)),
+                _generation_config(sampling, self._draft_tokens),
             )
         except RuntimeError as error:
             raise DeterministicError("InvalidParameter", f"the engine refuses the request: {error}") from error
+        self._answers[key] = _Answer(handle, sampling.max_tokens)
 
     def step(self) -> list[NewTokens]:
         import openvino_genai
 
         self._pipeline.step()
         news = []
-        for key, handle in list(self._handles.items()):
+        for key, answer in list(self._answers.items()):
+            handle = answer.handle
             token_ids: list[int] = []
             logprobs: list[float] = []
             finish_reason = ""
@@ -77,16 +103,17 @@ class OpenVinoGenerationRunner:
             error = ""
             if handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
                 error = "the key-value cache has no room for this request; lower engine.limits or send it again"
+            self._count_drafts(answer, len(token_ids))
             if finish_reason or error:
-                del self._handles[key]
+                del self._answers[key]
             if token_ids or finish_reason or error:
                 news.append(NewTokens(key, tuple(token_ids), tuple(logprobs), finish_reason, error))
         return news
 
     def drop(self, key: int) -> None:
-        handle = self._handles.pop(key, None)
-        if handle is not None:
-            handle.cancel()
+        answer = self._answers.pop(key, None)
+        if answer is not None:
+            answer.handle.cancel()
 
     def busy(self) -> bool:
         return bool(self._pipeline.has_non_finished_requests())
@@ -116,32 +143,45 @@ class OpenVinoGenerationRunner:
 
     def load(self) -> RunnerLoad:
         metrics = self._pipeline.get_metrics()
-        active = len(self._handles)
+        active = len(self._answers)
         running = min(active, metrics.scheduled_requests) if active else 0
-        return RunnerLoad(running, active - running, metrics.cache_usage / 100 if active else 0.0)
+        usage = metrics.cache_usage / 100 if active else 0.0
+        return RunnerLoad(running, active - running, usage, drafted=self._drafted, accepted=self._accepted)
+
+    def _count_drafts(self, answer: _Answer, tokens: int) -> None:
+        """Places that a step had for drafts, and how many it kept: all its tokens but the last are drafts."""
+        if tokens and answer.begun:
+            self._drafted += min(self._draft_tokens, answer.left - 1)
+            self._accepted += tokens - 1
+        answer.begun = answer.begun or tokens > 0
+        answer.left -= tokens
 
     def _load(self, requests: int, *, share_prefixes: bool) -> Any:
         import openvino_genai
 
         scheduling = openvino_genai.SchedulerConfig()
-        blocks = math.ceil(self._full_length / _BLOCK_TOKENS) * requests
+        drafts = self._draft_tokens if share_prefixes else 0
+        blocks = math.ceil((self._full_length + drafts) / _BLOCK_TOKENS) * requests
         scheduling.num_kv_blocks = blocks + (math.ceil(blocks * _SHARED_PREFIX_ROOM) if share_prefixes else 1)
         scheduling.max_num_seqs = requests
-        scheduling.max_num_batched_tokens = max(_TOKENS_A_STEP, requests)
+        scheduling.max_num_batched_tokens = max(_TOKENS_A_STEP, requests * (1 + drafts))
         scheduling.dynamic_split_fuse = True
         scheduling.enable_prefix_caching = share_prefixes
-        return openvino_genai.ContinuousBatchingPipeline(str(self._model), scheduling, "CPU", self._settings)
+        settings = self._settings | ({"prompt_lookup": True} if drafts else {})
+        return openvino_genai.ContinuousBatchingPipeline(str(self._model), scheduling, "CPU", settings)
 
 
 _FINISH = {"NONE": "", "STOP": STOP, "LENGTH": LENGTH, "TOOL_CALL": STOP}
 
 
-def _generation_config(sampling: Sampling) -> Any:
+def _generation_config(sampling: Sampling, draft_tokens: int) -> Any:
     import openvino_genai
 
     config = openvino_genai.GenerationConfig()
     config.max_new_tokens = sampling.max_tokens
     config.logprobs = int(sampling.logprobs)
+    if draft_tokens:
+        config.num_assistant_tokens, config.max_ngram_size = draft_tokens, _LONGEST_NGRAM
     config.frequency_penalty = sampling.frequency_penalty
     config.presence_penalty = sampling.presence_penalty
     config.do_sample = sampling.temperature > 0

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.recipe import Recipe
-from enginewright_api.serving_spec import Backend
+from enginewright_api.serving_spec import Backend, SpeculativeDecoding, SpeculativeMethod
 from enginewright_builder.description import check_limits, describe
 from enginewright_builder.sources.checkpoint import Checkpoint, inspect
 
@@ -102,3 +102,15 @@ def test_what_cannot_generate_is_refused(tmp_path: Path, config: dict[str, Any],
 def test_limits_that_leave_no_room_are_named(tmp_path: Path, field: str) -> None:
     with pytest.raises(DeterministicError, match=rf"engine.limits.{field}: 256 leaves no room in the 256 positions"):
         check_limits(checkpoint(tmp_path), recipe(**{field: 256}))
+
+
+def test_speculative_decoding_is_the_engines_not_the_baselines(tmp_path: Path) -> None:
+    found = checkpoint(tmp_path)
+    wanted = recipe().model_copy(
+        update={"speculative_decoding": SpeculativeDecoding(method=SpeculativeMethod.NGRAM, draft_tokens=6)}
+    )
+    engine, baseline = (describe(found, wanted, backend) for backend in (Backend.OPENVINO, Backend.TORCH))
+    assert engine.generation is not None
+    assert engine.generation.speculative_decoding == wanted.speculative_decoding
+    assert baseline.generation is not None
+    assert baseline.generation.speculative_decoding is None

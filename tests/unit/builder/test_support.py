@@ -100,6 +100,9 @@ def test_auto_of_text_generation_on_a_cpu(format_: Format, method: QuantizationM
 def test_what_text_generation_has_on_a_cpu(block: dict[str, Any]) -> None:
     limits = {"maxOutputTokens": 64}
     assert unavailable(recipe(task="TextGeneration", limits=limits, quantization=block), CPU) == []
+    drafting = {"method": "NGram", "draftTokens": 6}
+    wanted = recipe(task="TextGeneration", limits=limits, quantization=block, speculativeDecoding=drafting)
+    assert unavailable(wanted, CPU) == []
 
 
 @pytest.mark.parametrize("backend", ["OpenVINO", "ONNXRuntime"])
@@ -139,6 +142,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"lowRank": {"energy": 0.9}, "backend": "Torch", "quantization": None}, "optimization.lowRank"),
     ({"tensorRTLLM": {}}, "engine.tensorRTLLM"),
     ({"speculativeDecoding": {"method": "NGram"}}, "runtime.speculativeDecoding"),
+    (
+        {"task": "TextGeneration", "quantization": None, "speculativeDecoding": {"method": "DraftModel"}},
+        "runtime.speculativeDecoding.method",
+    ),
+    (
+        {
+            "task": "TextGeneration",
+            "backend": "Torch",
+            "quantization": None,
+            "speculativeDecoding": {"method": "NGram"},
+        },
+        "runtime.speculativeDecoding",
+    ),
     ({"earlyExit": {"confidence": 0.9}}, "runtime.earlyExit"),
     (
         {"fastPath": {"maxInputTokens": 32}, "backend": "ONNXRuntime", "quantization": None},
