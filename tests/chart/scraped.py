@@ -35,15 +35,20 @@ from tests.scenarios.world import Shifted, World
 MODEL = "default/search"
 
 
-def told_names() -> set[str]:
-    """Names of all metrics, whether anything was counted yet or not."""
+def told_text() -> str:
+    """What the three programs tell before anything happened."""
     pools = Pools(RouteTable(), PoolLimits(inflight_batches=1, hold_seconds=1, max_held=1))
     texts = (
         generate_latest(OperatorMetrics().registry),
         GatewayMetrics(pools).text(),
         generate_latest(Telemetry(time.monotonic).registry),
     )
-    types = re.findall(r"^# TYPE (\S+) \w+$", b"\n".join(texts).decode(), re.MULTILINE)
+    return b"".join(texts).decode()
+
+
+def told_names() -> set[str]:
+    """Names of all metrics, whether anything was counted yet or not."""
+    types = re.findall(r"^# TYPE (\S+) \w+$", told_text(), re.MULTILINE)
     return {name for name in types if not name.endswith("_created")}
 
 

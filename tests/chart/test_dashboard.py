@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.chart.rendering import CHART, MONITORED, Render, named
-from tests.chart.scraped import Programs, free_port, told_names
+from tests.chart.scraped import Programs, free_port, told_names, told_text
 
 DASHBOARD: dict[str, Any] = json.loads((CHART / "files" / "dashboard.json").read_text())
 ALERTS = (CHART / "files" / "alerts.yaml").read_text()
@@ -104,6 +104,16 @@ def test_every_query_is_answered_by_a_real_prometheus(prometheus: httpx.Client) 
         if not ask(prometheus, concrete) and title not in NO_SERVERS_HERE:
             empty.append((title, concrete))
     assert empty == []
+
+
+def test_names_and_helps_follow_the_conventions() -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("no promtool: run make system-deps")
+    # Several programs tell of their process by the same names.
+    text = re.sub(r"^(# \w+ )?process_.*\n", "", told_text(), flags=re.MULTILINE)
+    done = subprocess.run([program, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_the_model_variable_lists_models(prometheus: httpx.Client) -> None:

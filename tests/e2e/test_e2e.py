@@ -82,6 +82,11 @@ def test_the_gateway_answers_the_official_client(platform: Platform, model: Obje
     assert answer.usage.prompt_tokens > len(SENTENCES)
 
 
+def test_helm_test_finds_the_gateway_in_order(platform: Platform, model: Object) -> None:
+    with platform.steps.timed("helm test"):
+        platform.cluster.helm("test", platform.release, f"--namespace={platform.namespace}", "--timeout=120s")
+
+
 def test_the_autoscaler_sees_the_traffic(platform: Platform, model: Object) -> None:
     def decided() -> bool:
         _openai(platform).embeddings.create(model=MODEL, input=SENTENCES)
