@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginewright_api.build_time import build_seconds
+from enginewright_api.build_time import build_seconds, total_seconds
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.footprint import check_will_fit, footprint, shown
 from enginewright_api.geometry import Geometry
@@ -97,5 +97,5 @@ def _minutes(geometry: Geometry, rung: Rung) -> str:
         architecture=rung.accelerator.architecture,
         cores=len(os.sched_getaffinity(0)),
     )
-    total = sum(seconds.values())
+    total = total_seconds(seconds)
     return f"about {total / 60:.0f} min" if total >= 90 else f"about {max(round(total, -1), 10):.0f} s"

@@ -1,7 +1,8 @@
 """How much memory an engine will take while it serves, before anything is built.
 
-Weights by format, key-value cache by geometry, activations by the largest batch, and what the runtime itself takes.
-It has not been held against the observed peak of real engines yet.
+Weights by format with the copies that the runtime makes of them, key-value cache by geometry, activations by the
+largest batch, and what the runtime itself takes: the resident size of a replica at its peak. Constants of CPU backends
+were measured with `python -m benchmarks.memory`; those of GPUs were not.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ _WEIGHT_BYTES = {
     Format.NONE: 4.0, Format.FP16: 2.0, Format.BF16: 2.0, Format.FP8: 1.0, Format.INT8: 1.0, Format.INT4: 0.5,
     Format.NVFP4: 0.5, Format.INT2: 0.25,
 }  # fmt: skip
+_KV_SCALE_BYTES = 8.0
+"""Scale and zero point in float32."""
+_KV_BLOCK_TOKENS = 32
+_KV_SHARED_PREFIXES = 0.25
+"""How the server lays the cache out: blocks, and room for prefixes of finished answers."""
 _KV_BYTES = {KvCacheFormat.FP16: 2.0, KvCacheFormat.FP8: 1.0, KvCacheFormat.INT8: 1.0}
 _SCALE_BYTES = 2.0
 _GROUP = 128
-_RUNTIME_BYTES = {Backend.OPENVINO: 190 * _MIB, Backend.ONNX_RUNTIME: 130 * _MIB, Backend.TORCH: 420 * _MIB}
-"""Server, interpreter and runtime with the smallest of models loaded: rough figures, not measured."""
+_FLOAT_BYTES = 4.0
+_RUNTIME_BYTES = {Backend.OPENVINO: 226 * _MIB, Backend.ONNX_RUNTIME: 170 * _MIB, Backend.TORCH: 420 * _MIB}
+"""Supervisor (51 MiB), tritonserver (37 MiB), and the process that runs the model, without the model."""
+_GENERATION_BYTES = 15 * _MIB
+"""What OpenVINO GenAI and its tokenizers add."""
 _CUDA_BYTES = 600 * _MIB
 
 
@@ -34,6 +43,7 @@ class Footprint:
     """Bytes while serving at the limits."""
 
     weights_bytes: int
+    """The engine's file and the copies that the runtime makes of it."""
     kv_cache_bytes: int
     activation_bytes: int
     runtime_bytes: int
@@ -61,10 +71,10 @@ def footprint(geometry: Geometry, recipe: Recipe) -> Footprint:
     generates = recipe.task is Task.TEXT_GENERATION
     smaller = _compressed(geometry, recipe)
     return Footprint(
-        weights_bytes=ceil(_weights(smaller, recipe.quantization) / shards),
+        weights_bytes=ceil(_weights(smaller, recipe) / shards),
         kv_cache_bytes=ceil(_kv_cache(smaller, recipe) / shards) if generates else 0,
         activation_bytes=ceil(_activations(smaller, recipe) / recipe.parallelism.tensor),
-        runtime_bytes=_RUNTIME_BYTES.get(recipe.backend, _CUDA_BYTES),
+        runtime_bytes=_runtime(recipe),
     )
 
 
@@ -108,32 +118,62 @@ def _compressed(geometry: Geometry, recipe: Recipe) -> Geometry:
     return geometry
 
 
-def _weights(geometry: Geometry, quantization: Quantization | None) -> float:
+def _runtime(recipe: Recipe) -> int:
+    generates = recipe.task is Task.TEXT_GENERATION and recipe.backend is Backend.OPENVINO
+    return _RUNTIME_BYTES.get(recipe.backend, _CUDA_BYTES) + (_GENERATION_BYTES if generates else 0)
+
+
+def _weights(geometry: Geometry, recipe: Recipe) -> float:
+    """The engine's file, which stays mapped, and what the runtime keeps beside it."""
+    matrix, table = _bytes_each(recipe.quantization)
+    stored = geometry.layer_weights * matrix + geometry.embedding_weights * table
+    if recipe.backend is not Backend.OPENVINO:
+        return stored
+    # Matrices are packed once more for the kernels, in the precision they are multiplied in; tables are looked up in
+    # float32, whatever they are stored in.
+    packed = matrix if _multiplied_as_stored(recipe.quantization) else _FLOAT_BYTES
+    expanded = 0.0 if table == _FLOAT_BYTES else _FLOAT_BYTES
+    return stored + geometry.layer_weights * packed + geometry.embedding_weights * expanded
+
+
+def _bytes_each(quantization: Quantization | None) -> tuple[float, float]:
+    """Of one weight of a matrix, scales included, and of a table."""
     if quantization is None:
-        return geometry.parameters * _WEIGHT_BYTES[Format.NONE]
+        return _FLOAT_BYTES, _FLOAT_BYTES
     if quantization.mixed is not None:
-        bits = quantization.mixed.average_bits
-        return geometry.layer_weights * bits / 8 + geometry.embedding_weights
+        return quantization.mixed.average_bits / 8, 1.0
     each = _WEIGHT_BYTES[quantization.format]
     scales = 0.0
     if quantization.format in (Format.INT4, Format.INT2, Format.NVFP4):
         group = quantization.group_size if quantization.granularity is Granularity.PER_GROUP else _GROUP
         scales = _SCALE_BYTES / (group or _GROUP)
     # Tables and heads lose most by 4 bits and stay at 8.
-    table = max(each, 1.0)
-    return geometry.layer_weights * (each + scales) + geometry.embedding_weights * table
+    return each + scales, max(each, 1.0)
+
+
+def _multiplied_as_stored(quantization: Quantization | None) -> bool:
+    return quantization is None or quantization.format is not Format.FP16
 
 
 def _kv_cache(geometry: Geometry, recipe: Recipe) -> float:
     wanted = recipe.quantization.kv_cache_format if recipe.quantization is not None else KvCacheFormat.AUTO
-    # Left open, OpenVINO keeps the cache in 8 bits on CPUs, TensorRT-LLM in the model's 16.
-    each = _KV_BYTES.get(wanted, 1.0 if recipe.backend is Backend.OPENVINO else 2.0)
-    tokens = recipe.limits.max_batch_size * (recipe.limits.max_input_tokens + recipe.limits.max_output_tokens)
-    return geometry.key_value_elements_per_token * each * tokens
+    limits = recipe.limits
+    tokens = limits.max_input_tokens + limits.max_output_tokens
+    if recipe.backend is not Backend.OPENVINO:
+        # Left open, TensorRT-LLM keeps the cache in the model's 16 bits.
+        each = _KV_BYTES.get(wanted, 2.0)
+        return geometry.key_value_elements_per_token * each * limits.max_batch_size * tokens
+    # Left open, OpenVINO keeps it in 8 bits on CPUs, with a scale and a zero point a token and head.
+    each = _KV_BYTES.get(wanted, 1.0)
+    if each == 1.0:
+        each += _KV_SCALE_BYTES / geometry.head_width
+    blocks = ceil(tokens / _KV_BLOCK_TOKENS) * limits.max_batch_size
+    blocks += ceil(blocks * _KV_SHARED_PREFIXES)
+    return geometry.key_value_elements_per_token * each * blocks * _KV_BLOCK_TOKENS
 
 
 def _activations(geometry: Geometry, recipe: Recipe) -> float:
     """The widest point of one layer in float32: the block's input, its queries, keys and values, its neurons."""
     tokens = recipe.limits.max_batch_size * recipe.limits.max_input_tokens
     wide = 4 * geometry.width + 2 * geometry.head_width * (geometry.heads + geometry.key_value_heads) + geometry.neurons
-    return 4.0 * tokens * wide
+    return _FLOAT_BYTES * tokens * wide
