@@ -146,7 +146,7 @@ def rows(model: str, scores: Sequence[Score], disturbed: dict[str, float]) -> li
             }
 
         for case, ours, among in (("", OURS, equal), ("/exact", OURS_EXACT, exact)):
-            if ours in by_name:
+            if ours in by_name and among:
                 found.append(row(case, by_name[ours], min(among, key=lambda one: one.milliseconds(shape))))
         for peer in peers:
             name = peer.contender.contender.name.lower().replace(", ", "-").replace(" ", "-")
