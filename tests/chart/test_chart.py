@@ -29,9 +29,10 @@ def test_every_object_is_valid_for_kubernetes(render: Render, options: tuple[str
             kubernetes_validate.validate(item, KUBERNETES, strict=True)
 
 
-def test_lint_has_nothing_to_say(helm: Path) -> None:
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+def test_lint_has_nothing_to_say(helm: Path, options: tuple[str, ...]) -> None:
     values = [f"--set={name}={value}" for name, value in SMALLEST.items()]
-    command = [str(helm), "lint", "--strict", str(CHART), f"--kube-version={KUBERNETES}.0", *values]
+    command = [str(helm), "lint", "--strict", str(CHART), f"--kube-version={KUBERNETES}.0", *values, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "[WARNING]" not in done.stdout
