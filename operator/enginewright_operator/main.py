@@ -106,6 +106,14 @@ def run_command(
     gateway_url: Annotated[
         str, typer.Option(envvar="ENGINEWRIGHT_GATEWAY_URL", help="OpenAI base URL shown in status.endpoints.")
     ] = "",
+    gateway: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="ENGINEWRIGHT_GATEWAYS",
+            help="Gateways that give canaries their share: base URL, or namespace/name of their Service. Without any, "
+            "strategy Canary is refused.",
+        ),
+    ] = None,
     build_attempts: Annotated[int, typer.Option(min=1, max=20, envvar="ENGINEWRIGHT_BUILD_ATTEMPTS")] = 4,
     build_deadline_seconds: Annotated[
         int, typer.Option(min=60, envvar="ENGINEWRIGHT_BUILD_DEADLINE_SECONDS", help="Longest time of one attempt.")
@@ -161,6 +169,7 @@ def run_command(
             image_pull_policy=image_pull_policy,
             drain_seconds=drain_seconds,
             gateway_url=gateway_url,
+            gateways=tuple(gateway or ()),
             builds=BuildLimits(
                 attempts=build_attempts,
                 deadline_seconds=build_deadline_seconds,

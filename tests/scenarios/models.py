@@ -35,6 +35,7 @@ def settings(**changes: Any) -> OperatorSettings:
             memory_most_gib=32.0,
         ),
         "drain_seconds": float(PAUSE_SECONDS),
+        "gateways": ("http://gateway.test",),
     }
     return OperatorSettings(**{**given, **changes})
 

@@ -27,7 +27,7 @@ async def test_new_engine_takes_over_only_when_it_is_ready(world: World) -> None
     await world.apply()
     await world.settle()
     old = await selected(world)
-    world.kubelet.server = lambda pod: _only(pod, old)
+    world.kubelet.server = lambda pod: only(pod, old)
     await world.apply(**B)
     await world.settle()
     assert len(await world.names(DEPLOYMENT)) == 2
@@ -50,7 +50,7 @@ async def test_never_ready_engine_leaves_the_old_one_serving(world: World) -> No
     await world.apply()
     await world.settle()
     old = await selected(world)
-    world.kubelet.server = lambda pod: _only(pod, old, crashing_server(pod))
+    world.kubelet.server = lambda pod: only(pod, old, crashing_server(pod))
     await world.apply(**B)
     await world.settle()
     assert (await world.condition("RolledOut"))[:2] == ("Unknown", "Progressing")
@@ -242,7 +242,7 @@ async def test_drift_of_a_child_is_repaired(world: World) -> None:
     assert deployment["spec"]["progressDeadlineSeconds"] == 900
 
 
-def _only(pod: Object, label: str, otherwise: Object | None = None) -> Object:
+def only(pod: Object, label: str, otherwise: Object | None = None) -> Object:
     """Pods of one engine are ready, those of others are not."""
     if pod["metadata"]["labels"]["enginewright.io/artifact"] == label:
         return ready_server(pod)

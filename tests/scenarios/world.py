@@ -31,6 +31,7 @@ from enginewright_cluster.port import (
 )
 from enginewright_operator.core.settings import OperatorSettings
 from enginewright_operator.core.snapshot import Published
+from enginewright_operator.core.traffic import Answers, Traffic
 from enginewright_operator.shell.operator import Operator
 from enginewright_operator.shell.queueing import Key
 from tests.scenarios.controllers import Controllers
@@ -57,6 +58,23 @@ class Store:
         """As the operator looks them up."""
         found = self.artifacts.get(key)
         return Published(artifact(key), tuple(found)) if found else None
+
+
+@dataclass
+class Gateways:
+    """What the gateways counted, in whatever window they are asked for; nothing when they are silent."""
+
+    stable: Answers = field(default_factory=Answers)
+    canary: Answers = field(default_factory=Answers)
+    answer: bool = True
+    asked: list[str] = field(default_factory=list)
+
+    async def find(self, model: str, window: str) -> Traffic | None:
+        """As the operator looks them up."""
+        self.asked.append(window)
+        if not self.answer:
+            return Traffic(window, gateways=1, silent=("http://gateway.test",))
+        return Traffic(window, self.stable, self.canary, gateways=1)
 
 
 @dataclass
@@ -105,6 +123,7 @@ class World:
         self.namespace = namespace
         self.clock = clock
         self.store = Store()
+        self.gateways = Gateways()
         self.settings = operator_settings or settings()
         self.kubelet = Kubelet(cluster, self.published(), namespace=namespace)
         self.controllers: list[Stepping] = [Controllers(cluster, self.clock, namespace)] if not real else []
@@ -112,7 +131,9 @@ class World:
 
     def restarted(self) -> Operator:
         """A new operator process: nothing is remembered but what the cluster holds."""
-        self.operator = Operator(self.cluster, self.store, self.settings, self.clock, namespace=self.namespace)
+        self.operator = Operator(
+            self.cluster, self.store, self.settings, self.clock, namespace=self.namespace, traffic=self.gateways
+        )
         return self.operator
 
     def published(self, **measured: float) -> Builder:

@@ -38,6 +38,7 @@ def operator_settings(
         drain_seconds=drain_seconds,
         gateway_url=f"http://127.0.0.1:{http_port}/v1",
         gateway_grpc=f"127.0.0.1:{grpc_port}",
+        gateways=(f"http://127.0.0.1:{http_port}",),
     )
 
 

@@ -8,7 +8,7 @@ from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.optimization import Format
 from enginewright_api.optimized_model import OptimizedModelSpec
 
-from .availability import unavailable_fields
+from .availability import Unavailable, unavailable_fields
 from .conditions import is_false, is_true
 from .draft import Draft
 
@@ -21,7 +21,7 @@ def acceptance(draft: Draft) -> Draft:
     if isinstance(spec, str):
         return draft.found(ACCEPTED, is_false("InvalidSpec", spec))
     draft = replace(draft, spec=spec)
-    missing = unavailable_fields(spec)
+    missing = [*unavailable_fields(spec), *_without_gateway(draft, spec)]
     if missing:
         return draft.found(ACCEPTED, is_false("FeatureNotAvailable", sentence_for(missing)))
     classes: list[AcceleratorClass] = []
@@ -36,6 +36,12 @@ def acceptance(draft: Draft) -> Draft:
         if all(format_ in candidate.spec.formats for format_ in wanted):
             return replace(draft, accelerator_class=candidate).found(ACCEPTED, is_true("Valid"))
     return draft.found(ACCEPTED, is_false("FormatNotSupported", _lacking(classes, wanted)))
+
+
+def _without_gateway(draft: Draft, spec: OptimizedModelSpec) -> list[Unavailable]:
+    if spec.rollout.canary is None or draft.snapshot.settings.gateways:
+        return []
+    return [("rollout.canary", "the gateway gives a canary its share, and this operator knows of none (--gateway)")]
 
 
 def sentence_for(missing: list[tuple[str, str]]) -> str:

@@ -95,10 +95,8 @@ def _batching(spec: OptimizedModelSpec) -> list[Unavailable]:
 
 def _operation(spec: OptimizedModelSpec) -> list[Unavailable]:
     found: list[Unavailable] = []
-    if spec.rollout.strategy is RolloutStrategy.CANARY:
-        found.append(("rollout.canary", "canary rollouts are not available yet; use strategy Rolling"))
-    if spec.rollout.max_surge == 0:
-        found.append(("rollout.maxSurge", "replacing in place (0) is not available yet; allow at least 1"))
+    if spec.rollout.strategy is RolloutStrategy.CANARY and spec.rollout.max_surge == 0:
+        found.append(("rollout.maxSurge", "0 leaves a canary no room beside the engine that serves; allow at least 1"))
     if spec.scaling.min_replicas == 0:
         found.append(("scaling.minReplicas", "scaling to zero is not available yet; use at least 1"))
     return found

@@ -14,6 +14,7 @@ from enginewright_api.optimization import KvCacheFormat, PruningGranularity, Qua
 from enginewright_api.optimized_model import Endpoints, LastFailure, OptimizedModelSpec, RungStatus
 from enginewright_api.outcome import ArtifactReference
 from enginewright_api.recipe import AcceleratorFacts, Recipe
+from enginewright_api.rollout_status import RolloutStatus
 
 from .conditions import Finding
 from .effects import Effect
@@ -113,6 +114,8 @@ class Draft:
     target: Target | None = None
     selection: Selection = NOT_EXPOSED
     """What the Service is to select."""
+    rollout: RolloutStatus | None = None
+    """A canary, or an engine that was taken back."""
     settled: bool = False
     """The target is fully deployed and nothing of an earlier engine is left to wait for."""
     endpoints: Endpoints | None = None

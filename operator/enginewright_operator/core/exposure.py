@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from enginewright_api.optimized_model import Endpoints
+from enginewright_api.rollout_status import RolloutState
 
 from .conditions import in_transition, is_false, is_true, rfc3339
 from .draft import Draft
 from .drift import drifted, stamped
-from .effects import Apply
+from .effects import Apply, Delete, Effect, Reference
 from .engines import running_engines, selection
-from .render.services import SWITCHED_AT, service
+from .render.services import SWITCHED_AT, canary_service, service
 from .render.serving import PORTS
 from .settings import OperatorSettings
 
@@ -33,7 +34,20 @@ def exposure(draft: Draft) -> Draft:
     noted = "" if snapshot.service is None else snapshot.service["metadata"].get("annotations", {}).get(SWITCHED_AT, "")
     switched_at = rfc3339(draft.now) if moved or not noted else noted
     wanted = stamped(service(snapshot, draft.selection.label, switched_at=switched_at))
-    return draft.doing(Apply(wanted)) if drifted(snapshot.service, wanted) else draft
+    draft = draft.doing(Apply(wanted)) if drifted(snapshot.service, wanted) else draft
+    return draft.doing(*_canary_services(draft))
+
+
+def _canary_services(draft: Draft) -> list[Effect]:
+    """The Service of the canary's own as long as it is one; those of earlier ones go."""
+    snapshot, record = draft.snapshot, draft.rollout
+    present = {item["metadata"]["name"]: item for item in snapshot.canary_services}
+    effects: list[Effect] = []
+    if record is not None and record.state is not RolloutState.ROLLED_BACK:
+        wanted = stamped(canary_service(snapshot, record.label))
+        if drifted(present.pop(wanted["metadata"]["name"], None), wanted):
+            effects.append(Apply(wanted))
+    return effects + [Delete(Reference.to(item), item["metadata"].get("uid")) for item in present.values()]
 
 
 def _servable(draft: Draft) -> Draft:

@@ -17,26 +17,34 @@ ROLLED_OUT = "RolledOut"
 _EXCEEDED = "ProgressDeadlineExceeded"
 
 
-def progress(draft: Draft, target: Target, present: Running | None, *, at_rest: bool) -> Draft:
-    """Sets RolledOut. `at_rest`: requests go to the target only and nothing is left to change."""
+def progress(
+    draft: Draft, target: Target, present: Running | None, *, at_rest: bool, lacking: str | None = None
+) -> Draft:
+    """Sets RolledOut. `at_rest`: requests go to the target only and nothing is left to change.
+
+    `lacking` says what the nodes have too little of for the replicas that are to come.
+    """
     assert draft.spec is not None  # noqa: S101 - checked by the rollout
     wanted, ready = draft.spec.replicas, present.ready if present is not None else 0
     if at_rest and present is not None and _is_deployed(present, wanted, held=_held_before(draft, target)):
         return replace(draft, settled=True).found(ROLLED_OUT, is_true("Complete", f"{target.rung.title} serves"))
     cause = present.cause if present is not None else None
     line = f"{ready} of {wanted} replicas of {target.rung.title} ready" + (f"; {cause.line}" if cause else "")
+    line += f"; {lacking}" if lacking and ready < wanted else ""
     if cause is not None and cause.failure_class is FailureClass.DETERMINISTIC and ready == 0:
-        return _failed(draft, cause.reason, line, cause)
+        return failed(draft, cause.reason, line, cause)
     left = _left_seconds(draft, target, present)
     if left <= 0 and ready < wanted:
         limit = draft.spec.rollout.progress_deadline_seconds
-        return _failed(draft, _EXCEEDED, f"no progress for {limit} s: {line}", cause)
-    reason = "InsufficientCapacity" if cause is not None and cause.reason == "Unschedulable" else "Progressing"
+        return failed(draft, _EXCEEDED, f"no progress for {limit} s: {line}", cause)
+    no_room = (cause is not None and cause.reason == "Unschedulable") or (lacking and ready < wanted)
+    reason = "InsufficientCapacity" if no_room else "Progressing"
     draft = draft.found(ROLLED_OUT, in_transition(reason, line))
     return draft.doing(RequeueAfter(left)) if left > 0 else draft
 
 
-def _failed(draft: Draft, reason: str, message: str, cause: Cause | None) -> Draft:
+def failed(draft: Draft, reason: str, message: str, cause: Cause | None) -> Draft:
+    """RolledOut is False, with the root cause in the status."""
     failure = LastFailure(
         stage="Rollout",
         reason=cause.reason if cause is not None else reason,

@@ -71,5 +71,7 @@ class OperatorSettings:
     gateway_grpc: str = ""
     """Address of the gateway's KServe gRPC port, where only the gateway can be reached from outside (local mode):
     status.endpoints then shows the gateway instead of the model's Service."""
+    gateways: tuple[str, ...] = ()
+    """Where the figures of canaries come from: base URLs of gateways, or `namespace/name` of their Service."""
     cluster_domain: str = "cluster.local"
     builds: BuildLimits = field(default_factory=BuildLimits)

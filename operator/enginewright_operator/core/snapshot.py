@@ -16,6 +16,7 @@ from enginewright_api.outcome import ArtifactReference
 
 from .effects import Object
 from .settings import OperatorSettings
+from .traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,9 @@ class ModelSnapshot:
     pods: tuple[Object, ...] = ()
     config_maps: tuple[Object, ...] = ()
     service: Object | None = None
+    canary_services: tuple[Object, ...] = ()
+    traffic: Traffic | None = None
+    """What the gateways told of the canary; None when there is none, or nobody to ask."""
 
     @property
     def name(self) -> str:

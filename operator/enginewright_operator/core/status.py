@@ -50,6 +50,7 @@ def status(draft: Draft) -> Draft:
         rungs=list(draft.rung_statuses) if draft.rung_statuses is not None else old.rungs,
         performance=_performance(draft.target.measured.benchmark) if draft.target else old.performance,
         cost=cost(draft),
+        rollout=draft.rollout,
         last_failure=_last_failure(draft, old),
     )
     patch = status_patch(snapshot.manifest.get("status", {}), new.wire(), foreign=FOREIGN_KEYS)

@@ -14,6 +14,8 @@ from enginewright_api.engine_build import BuildPhase, EngineBuild
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.names import LABEL_BUILD_KEY, LABEL_MODEL
+from enginewright_api.operation_spec import RolloutStrategy
+from enginewright_api.rollout_status import RolloutState, RolloutStatus
 from enginewright_cluster.port import (
     ACCELERATOR_CLASS,
     CONFIG_MAP,
@@ -31,8 +33,11 @@ from enginewright_cluster.port import (
     Ref,
 )
 
+from ..core.render.services import CANARY
 from ..core.settings import OperatorSettings
 from ..core.snapshot import BuildSnapshot, ClassSnapshot, ModelSnapshot, Published
+from ..core.traffic import Traffic
+from .gateway_figures import TrafficLookup
 from .queueing import Key
 
 LOG_LINES = 60
@@ -57,8 +62,11 @@ class Clock(Protocol):
 class Gatherer:
     """Snapshots of one key each."""
 
-    def __init__(self, cluster: Cluster, store: StoreLookup, settings: OperatorSettings, clock: Clock) -> None:
+    def __init__(
+        self, cluster: Cluster, store: StoreLookup, settings: OperatorSettings, clock: Clock, traffic: TrafficLookup
+    ) -> None:
         self._cluster = cluster
+        self._traffic = traffic
         self._store = store
         self._settings = settings
         self._clock = clock
@@ -87,7 +95,26 @@ class Gatherer:
             pods=pods,
             config_maps=config_maps,
             service=service,
+            canary_services=await self._canary_services(key, manifest),
+            traffic=await self._canary_traffic(key, manifest),
         )
+
+    async def _canary_services(self, key: Key, manifest: Object) -> tuple[Object, ...]:
+        """Only where there may be any: a list costs every visit of every model."""
+        steps = manifest.get("spec", {}).get("rollout", {}).get("strategy") == RolloutStrategy.CANARY
+        if not steps and not manifest.get("status", {}).get("rollout"):
+            return ()
+        return await self._list(SERVICE, key, {LABEL_MODEL: key.name, "app.kubernetes.io/component": CANARY})
+
+    async def _canary_traffic(self, key: Key, manifest: Object) -> Traffic | None:
+        """What was counted since the canary's present step began."""
+        try:
+            record = RolloutStatus.model_validate(manifest.get("status", {}).get("rollout"))
+        except ValidationError:
+            return None
+        if record.state is not RolloutState.CANARY or not record.weight:
+            return None
+        return await self._traffic.find(f"{key.namespace}/{key.name}", record.window)
 
     async def build(self, key: Key) -> BuildSnapshot | None:
         """The build, its Jobs and pods, and what the store has; None when it is gone."""

@@ -14,6 +14,7 @@ from ..core.effects import Plan
 from ..core.plan import plan_build, plan_class, plan_model
 from ..core.settings import OperatorSettings
 from .execution import Executor
+from .gateway_figures import GatewayFigures, TrafficLookup
 from .gathering import Clock, Gatherer, StoreLookup
 from .metrics import Metrics
 from .queueing import Key, Queue
@@ -46,12 +47,15 @@ class Operator:
         namespace: str | None = None,
         workers: int = 8,
         metrics: Metrics | None = None,
+        traffic: TrafficLookup | None = None,
     ) -> None:
+        """`traffic`: who knows the figures of canaries; by default the gateways of the settings."""
         self._cluster = cluster
         self._namespace = namespace
         self._clock = clock
         self._seen = metrics or Metrics()
-        self._gatherer = Gatherer(cluster, store, settings, clock)
+        traffic = traffic or GatewayFigures(cluster, settings.gateways)
+        self._gatherer = Gatherer(cluster, store, settings, clock, traffic)
         self._executor = Executor(cluster, clock, self._seen.wrote)
         self._triggers = Triggers()
         self.queue = Queue(self.visit, workers=workers, failed=self._failed, begun=self._begun)

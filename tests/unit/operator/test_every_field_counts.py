@@ -160,6 +160,11 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "scaling.attainment": (SCALING, "scaling.attainment"),
         "scaling.objectives.latencyMilliseconds.p95": (SCALING, "objectives.latency_milliseconds"),
         "scaling.objectives.queueDepthPerReplica": (SCALING, "objectives.queue_depth_per_replica"),
+        "rollout.strategy": (f"{OPERATOR}.availability", "rollout.strategy"),
+        "rollout.canary.steps[].weight": (f"{OPERATOR}.canary", "step.weight"),
+        "rollout.canary.steps[].seconds": (f"{OPERATOR}.canary", "step.seconds"),
+        "rollout.guard.maxLatencyRatio": (f"{OPERATOR}.guard", "guard.max_latency_ratio"),
+        "rollout.guard.maxErrorRate": (f"{OPERATOR}.guard", "guard.max_error_rate"),
         "rollout.maxSurge": (f"{OPERATOR}.rollout", "rollout.max_surge"),
         "rollout.progressDeadlineSeconds": (
             f"{OPERATOR}.rollout_progress",
@@ -239,7 +244,6 @@ AS_IN_THE_MODEL = (
 
 SECRET = {"secretRef": {"name": "s"}}
 ROWS_IN_BUCKET = {"objectStore": {"uri": "s3://b/rows.csv", **SECRET}}
-CANARY = {"strategy": "Canary", "canary": {"steps": [{"weight": 5, "seconds": 60}]}}
 GENERATES = {"task": "TextGeneration"}
 
 
@@ -304,13 +308,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "scaling.objectives.interTokenMilliseconds": {
         "scaling": {"mode": "Objectives", "objectives": {"interTokenMilliseconds": {"p95": 9}}}
     },
-    # The strategy goes with the block, so the block is named for both.
-    "rollout.strategy": {"rollout": {"strategy": "Canary"}},
-    "rollout.canary": {"rollout": CANARY},
-    "rollout.guard": {"rollout": {"guard": {"maxErrorRate": 0.1}}},
 }
-NAMED_BY = {"rollout.strategy": "canary"}
-"""Where the sentence names another field that has to change."""
 
 
 def _leaves(node: Schema, prefix: str = "") -> Iterator[str]:
@@ -393,7 +391,7 @@ def test_a_refused_field_is_refused_by_name(field: str) -> None:
         finding = drafted(snapshot(spec), acceptance, recipes).findings["Accepted"]
         assert (finding.status, finding.reason) == ("False", "FeatureNotAvailable")
         sentences = [finding.message]
-    named = NAMED_BY.get(field, field.replace("fallbacks[]", "fallbacks[0]"))
+    named = field.replace("fallbacks[]", "fallbacks[0]")
     # Rules stand at the object that holds the field and begin their sentence with its name.
     assert any(named in text or named.rpartition(".")[2] in text for text in sentences), sentences
 

@@ -8,7 +8,7 @@ import pytest
 
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.recipes import recipes
-from tests.scenarios.models import accelerator_class, gpu_class
+from tests.scenarios.models import accelerator_class, gpu_class, settings
 from tests.unit.operator.snapshots import drafted, snapshot
 
 NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
@@ -35,8 +35,10 @@ NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
         "runtime.fastPath",
     ),
     ({"batching": {"mode": "Continuous"}}, "batching.mode"),
-    ({"rollout": {"strategy": "Canary", "canary": {"steps": [{"weight": 5, "seconds": 60}]}}}, "rollout.canary"),
-    ({"rollout": {"maxSurge": 0}}, "rollout.maxSurge"),
+    (
+        {"rollout": {"strategy": "Canary", "canary": {"steps": [{"weight": 5, "seconds": 60}]}, "maxSurge": 0}},
+        "rollout.maxSurge",
+    ),
     ({"scaling": {"minReplicas": 0}}, "scaling.minReplicas"),
     ({"source": {"objectStore": {"uri": "s3://b/m", "secretRef": {"name": "s"}}}}, "source.objectStore.secretRef"),
     ({"source": {"oci": {"reference": "r/m@sha256:" + "0" * 64}}}, "source.oci"),
@@ -149,9 +151,17 @@ def test_a_field_with_behaviour_is_accepted(spec: dict[str, Any]) -> None:
 
 
 def test_every_missing_feature_is_named_at_once() -> None:
-    spec = {"rollout": {"maxSurge": 0}, "runtime": {"kvCache": {}}, "scaling": {"minReplicas": 0}}
+    spec = {"batching": {"mode": "Continuous"}, "runtime": {"kvCache": {}}, "scaling": {"minReplicas": 0}}
     message = drafted(snapshot(spec), acceptance).findings["Accepted"].message
-    assert all(field in message for field in ("rollout.maxSurge", "runtime.kvCache", "scaling.minReplicas"))
+    assert all(field in message for field in ("batching.mode", "runtime.kvCache", "scaling.minReplicas"))
+
+
+def test_a_canary_needs_a_gateway_that_gives_it_its_share() -> None:
+    spec = {"rollout": {"strategy": "Canary", "canary": {"steps": [{"weight": 5, "seconds": 60}]}}}
+    assert drafted(snapshot(spec), acceptance).findings["Accepted"].holds
+    alone = drafted(snapshot(spec, operator_settings=settings(gateways=())), acceptance).findings["Accepted"]
+    assert (alone.status, alone.reason) == ("False", "FeatureNotAvailable")
+    assert alone.message.startswith("rollout.canary: ")
 
 
 def test_a_malformed_object_is_refused_and_not_a_crash() -> None:

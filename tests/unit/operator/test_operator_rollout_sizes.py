@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enginewright_operator.core.engines import NOT_EXPOSED, Running, Selection
-from enginewright_operator.core.rollout import next_sizes
+from enginewright_operator.core.rollout_sizes import canary_replicas, canary_sizes, canary_weight, next_sizes
 
 
 def engine(label: str, wanted: int, ready: int) -> Running:
@@ -90,3 +90,59 @@ def test_an_engine_that_never_gets_ready_takes_nothing_away(wanted: int, surge: 
 def test_the_first_engine_is_selected_at_once() -> None:
     sizes = next_sizes(2, 1, target=None, serving=[], selected=NOT_EXPOSED, label="new")
     assert (sizes.target, sizes.selection.label) == (2, "new")
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 12), st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_in_place_at_most_one_replica_is_missing_and_none_is_too_many(wanted: int, steps: list[int]) -> None:
+    rolling = Rolling(wanted, 0, engine("old", wanted, wanted))
+    for ready in steps:
+        rolling.plan()
+        assert rolling.served_by >= wanted - 1
+        total = rolling.old.wanted * (not rolling.old_gone) + (rolling.new.wanted if rolling.new else 0)
+        assert total <= wanted or rolling.selection.label == "new"
+        rolling.pods(ready)
+
+
+@given(st.integers(1, 12))
+def test_every_replacement_in_place_ends(wanted: int) -> None:
+    rolling = Rolling(wanted, 0, engine("old", wanted, wanted))
+    for _ in range(4 * wanted + 4):
+        rolling.plan()
+        rolling.pods(1)
+    assert rolling.old_gone
+    assert rolling.new is not None
+    assert rolling.new.ready == wanted
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(1, 20), st.integers(1, 24), st.integers(1, 100), st.lists(st.integers(0, 3), min_size=1, max_size=60)
+)
+def test_a_canary_never_takes_capacity_or_more_room_than_allowed(
+    wanted: int, surge: int, weight: int, steps: list[int]
+) -> None:
+    stable, canary, share = engine("old", wanted, wanted), None, 0
+    for ready in steps:
+        size, old = canary_sizes(wanted, surge, weight, target=canary, serving=[stable], receiving=share > 0)
+        canary = engine("new", size, min(canary.ready if canary is not None else 0, size))
+        stable = engine("old", old, min(stable.ready, old))
+        assert stable.wanted + canary.wanted <= wanted + surge
+        assert stable.ready + canary.ready >= wanted
+        canary = replace(canary, ready=min(canary.wanted, canary.ready + ready))
+        share = canary_weight(wanted, weight, canary.ready)
+        # Neither engine gets more requests than its replicas are for, but for what rounding to whole ones costs.
+        assert 100 * canary.ready >= share * wanted or canary.ready == canary_replicas(wanted, weight)
+        assert 100 * (stable.ready + canary.ready) >= 100 * wanted
+
+
+@given(st.integers(1, 20), st.integers(1, 24), st.integers(1, 100))
+def test_every_step_of_a_canary_is_reached(wanted: int, surge: int, weight: int) -> None:
+    stable, canary, share = engine("old", wanted, wanted), None, 0
+    for _ in range(3 * wanted + 3):
+        size, old = canary_sizes(wanted, surge, weight, target=canary, serving=[stable], receiving=share > 0)
+        canary, stable = engine("new", size, size), engine("old", old, old)
+        share = canary_weight(wanted, weight, size)
+    assert share == weight
+    assert canary is not None
+    assert canary.ready == canary_replicas(wanted, weight)

@@ -81,7 +81,7 @@ def deployment(
     *,
     replicas: int,
 ) -> Object:
-    """The Deployment of one engine. Its own rolling update never takes a ready pod away before its successor is."""
+    """The Deployment of one engine. With surge its own rolling update keeps each ready pod until its successor is."""
     name = deployment_name(snapshot.name, engine.digest)
     labels = child_labels(
         name=snapshot.name, component="server", model=snapshot.name, key=engine.key, artifact=engine.digest
@@ -103,7 +103,11 @@ def deployment(
             "selector": {"matchLabels": serving_labels(snapshot.name, engine.digest)},
             "strategy": {
                 "type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": spec.rollout.max_surge, "maxUnavailable": 0},
+                # Kubernetes wants one of them above 0; without surge a pod goes before its successor comes.
+                "rollingUpdate": {
+                    "maxSurge": spec.rollout.max_surge,
+                    "maxUnavailable": 0 if spec.rollout.max_surge else 1,
+                },
             },
             "template": {
                 "metadata": {"labels": labels},
