@@ -1,8 +1,11 @@
 """Runs a runner in a thread of its own: prompts in from any thread, tokens out through callbacks on another.
 
-Two threads, so that decoding text and handing it to the server never delay the next step:
     generate   the only user of the runner: adds, drops, steps
     answer     calls back with what the steps brought, and asks from time to time who has left
+
+They take turns: a step of openvino_genai holds the interpreter's lock from its beginning to its end, so what is not
+passed on before the next one begins is passed on after it, one answer a step (sending lets go of the lock, and the next
+step takes it). The text of a batch would come in lumps, a second late.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from typing import Protocol
 from enginewright_api.errors import DeterministicError, TransientError
 from enginewright_serving.triton.generation_runner import GenerationRunner, NewTokens, RunnerLoad
 from enginewright_serving.triton.sampling import Sampling
+
+_HAND_OVER_SECONDS = 0.1
+"""Longest that the next step waits for the last one's tokens to be passed on; a server that hangs stops no step."""
 
 _LOOK_FOR_LEAVERS_SECONDS = 0.1
 _IDLE_SECONDS = 0.25
@@ -66,6 +72,7 @@ class GenerationEngine:
         self._observe = observe
         self._orders: queue.SimpleQueue[_Add | _Drop | _Score | None] = queue.SimpleQueue()
         self._news: queue.SimpleQueue[tuple[list[NewTokens], float] | None] = queue.SimpleQueue()
+        self._passed_on = threading.Event()
         self._answers: dict[int, Answer] = {}
         self._lock = threading.Lock()
         self._keys = 0
@@ -113,7 +120,9 @@ class GenerationEngine:
                     news = self._runner.step()
                     self._load = replace(self._runner.load(), steps=self._load.steps + 1)
                     if news:
+                        self._passed_on.clear()
                         self._news.put((news, time.monotonic()))
+                        self._passed_on.wait(_HAND_OVER_SECONDS)
         except Exception as error:  # whatever a runtime raises: all answers must be told, none may wait for ever
             self._broken = f"the engine failed: {type(error).__name__}: {error}"
         else:
@@ -172,6 +181,8 @@ class GenerationEngine:
                 looked = now
                 self._drop_leavers()
                 self._observe(self._load)
+            if batch[0]:
+                self._passed_on.set()
         with self._lock:
             answers, self._answers = self._answers, {}
         for answer in answers.values():

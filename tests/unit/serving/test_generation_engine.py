@@ -20,6 +20,7 @@ class Counting:
     def __init__(self) -> None:
         self.under_way: dict[int, tuple[int, int]] = {}
         self.fail = False
+        self.steps = 0
         self.dropped: list[int] = []
 
     def add(self, key: int, prompt: Sequence[int], sampling: Sampling) -> None:
@@ -31,6 +32,7 @@ class Counting:
         if self.fail:
             raise RuntimeError("out of luck")
         time.sleep(0.001)
+        self.steps += 1
         news = []
         for key, (at, end) in list(self.under_way.items()):
             finish = "length" if at + 1 == end else ""
@@ -181,4 +183,51 @@ def test_scores_come_between_steps_and_their_failure_is_their_own() -> None:
     answer = Collected()
     engine.submit([1], sampling(2), answer)
     assert answer.done.wait(5) and answer.token_ids == [0, 1]
+    engine.close()
+
+
+def test_tokens_are_passed_on_before_the_next_step_begins() -> None:
+    """A step may hold the interpreter's lock until it ends: whatever is not passed on by then waits for it."""
+
+    class Slow(Collected):
+        def tokens(self, news: NewTokens, at_seconds: float) -> bool:
+            time.sleep(0.002)  # a message to the server
+            return super().tokens(news, at_seconds)
+
+    answers = [Slow() for _ in range(4)]
+
+    class Watching(Counting):
+        def step(self) -> list[NewTokens]:
+            owed.append(sum(at for at, _ in self.under_way.values()) - sum(len(one.token_ids) for one in answers))
+            return super().step()
+
+    owed: list[int] = []
+    engine = GenerationEngine(Watching(), lambda _: None)
+    for answer in answers:
+        engine.submit([1], sampling(20), answer)
+    for answer in answers:
+        assert answer.done.wait(5)
+    assert len(owed) >= 20
+    assert max(owed) <= 0
+    engine.close()
+
+
+def test_a_server_that_takes_nothing_stops_no_step() -> None:
+    class Stuck(Collected):
+        def tokens(self, news: NewTokens, at_seconds: float) -> bool:
+            release.wait(5)
+            return super().tokens(news, at_seconds)
+
+    release = threading.Event()
+    runner = Counting()
+    engine = GenerationEngine(runner, lambda _: None)
+    stuck = Stuck()
+    engine.submit([1], sampling(4), stuck)
+    deadline = time.monotonic() + 5
+    while runner.steps < 4:
+        assert time.monotonic() < deadline, "the first tokens are still on their way"
+        time.sleep(0.01)
+    assert stuck.token_ids == []
+    release.set()
+    assert stuck.done.wait(5) and stuck.token_ids == [0, 1, 2, 3]
     engine.close()
