@@ -21,6 +21,7 @@ from enginewright_autoscaler.telemetry import Telemetry, TelemetryServer
 from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.kubernetes_connection import Call
 from enginewright_gateway.app import create_gateway, http_app
+from enginewright_gateway.comparison import Comparison
 from enginewright_gateway.metrics import Metrics as GatewayMetrics
 from enginewright_gateway.pool import PoolLimits
 from enginewright_gateway.pools import Pools
@@ -70,6 +71,7 @@ class Programs:
         self._ports = {"operator": free_port(), "gateway": free_port(), "autoscaler": self._server.port}
         self._ended, self._thread = threading.Event(), threading.Thread(target=self._run, daemon=True)
         self._counted: GatewayMetrics
+        self._pools: Pools
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -90,9 +92,13 @@ class Programs:
     def work(self) -> None:
         """For two seconds, so that there are rates. What a server would answer is counted as if it had."""
         url = f"http://{self.addresses['gateway']}/v1/embeddings"
+        comparison = Comparison("window")
         for _ in range(4):
             # There is no server: the gateway holds the request, and answers 503.
             assert httpx.post(url, json={"model": "search", "input": "x"}, timeout=10).status_code == 503
+            self._pools.all()[MODEL].comparison = comparison
+            for _, tally in comparison.versions():
+                tally.succeeded(0.02)
             self._counted.answered(MODEL, "200", 0.02)
             self._counted.prompt_tokens(MODEL, 5)
             self._counted.first_token(MODEL, 0.1)
@@ -118,7 +124,7 @@ class Programs:
         world = World(FakeCluster(), clock=Shifted())
         operator = Operator(world.cluster, world.store, world.settings, world.clock, metrics=self._seen.metrics)
         gateway = create_gateway(GatewaySettings(allow_anonymous=True, hold_seconds=0.5))
-        self._counted = gateway.metrics
+        self._counted, self._pools = gateway.metrics, gateway.pools
         server = uvicorn.Server(
             uvicorn.Config(http_app(gateway), port=self._ports["gateway"], lifespan="off", log_config=None)
         )

@@ -23,9 +23,6 @@ NAME = re.compile(r"\b(?:enginewright|nv|process)_[a-z0-9_]+\b")
 NO_SERVERS_HERE = {"Inferences in a batch", "Waiting in the server", "Failed inferences", "GPU"}
 """Panels of the inference server's own metrics: tests/gateway holds them against a real one."""
 
-JUDGED_BY_THE_OPERATOR = "enginewright_canary_"
-"""Comes and goes with a canary."""
-
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
 
@@ -52,7 +49,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clien
             {"job_name": name, "static_configs": [{"targets": [address]}]}
             for name, address in programs.addresses.items()
         ]
-        config = {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}, "scrape_configs": jobs}
+        config = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs}
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         command = [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
         command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
@@ -60,14 +57,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clien
             try:
                 _until_scraped(client, len(jobs))
                 programs.work()
-                time.sleep(1.0)
+                time.sleep(2.0)
                 yield client
             finally:
                 server.terminate()
 
 
 def _until_scraped(client: httpx.Client, targets: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             if sum(float(item["value"][1]) for item in ask(client, "up")) == targets:
@@ -93,14 +90,13 @@ def test_every_name_in_dashboard_and_alerts_is_told_by_a_program(told: set[str])
 
 def test_every_metric_of_ours_is_on_the_dashboard(told: set[str]) -> None:
     shown = named_in("\n".join(query for _, query in QUERIES))
-    ours = {name for name in told if name.startswith("enginewright_") and not name.startswith(JUDGED_BY_THE_OPERATOR)}
-    assert ours - shown == set()
+    assert {name for name in told if name.startswith("enginewright_")} - shown == set()
 
 
 def test_every_query_is_answered_by_a_real_prometheus(prometheus: httpx.Client) -> None:
     empty = []
     for title, query in QUERIES:
-        concrete = query.replace("$__rate_interval", "5s").replace("$model", ".*")
+        concrete = query.replace("$__rate_interval", "15s").replace("$model", ".*")
         if not ask(prometheus, concrete) and title not in NO_SERVERS_HERE:
             empty.append((title, concrete))
     assert empty == []
