@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from enginewright_api.crd import definitions
 from enginewright_api.validation import problems
 from enginewright_store.signing import PublicKey, SigningKey
-from tests.chart.rendering import CHART, KUBERNETES, SMALLEST, VARIANTS, RefusedError, Render, of_kind
+from tests.chart.rendering import CHART, KUBERNETES, SMALLEST, VARIANTS, RefusedError, Render, named, of_kind
 
 FOREIGN = ("apiextensions.k8s.io/", "monitoring.coreos.com/")
 """Definitions are held against the types below; monitors and rules have tests of their own."""
@@ -128,6 +128,15 @@ def test_a_key_of_ones_own(render: Render) -> None:
     objects = render("--set=signing.create=false")
     assert not list(of_kind(objects, "Secret"))
     assert not list(of_kind(objects, "ConfigMap"))
+
+
+def test_the_operator_asks_the_gateways_for_canaries(render: Render) -> None:
+    for options, asked in (((), True), (("--set=gateway.enabled=false,autoscaler.enabled=false",), False)):
+        objects = render(*options)
+        (container,) = named(objects, "Deployment", "-operator")["spec"]["template"]["spec"]["containers"]
+        assert ("--gateway=system/release-enginewright-gateway" in container["args"]) is asked
+        rules = named(objects, "Role", "-operator")["rules"]
+        assert (["endpointslices"] in [rule["resources"] for rule in rules]) is asked
 
 
 def test_a_class_can_be_left_out(render: Render) -> None:

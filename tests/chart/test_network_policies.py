@@ -60,6 +60,7 @@ def own(objects: list[Object], component: str) -> Pod:
         ("gateway", SERVER, HTTP, True),
         ("gateway", SERVER, GRPC, True),
         ("autoscaler", "gateway", 8000, True),
+        ("operator", "gateway", 8000, True),
         ("test", "gateway", 8000, True),
         (SERVER, INTERNET, S3, True),
         (BUILDER, INTERNET, S3, True),

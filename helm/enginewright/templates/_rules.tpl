@@ -10,8 +10,8 @@
 - {apiGroups: [enginewright.io], resources: [optimizedmodels/finalizers, enginebuilds/finalizers], verbs: [update]}
 - {apiGroups: [batch], resources: [jobs], verbs: [list, watch, create, delete]}
 - {apiGroups: [apps], resources: [deployments], verbs: [list, watch, create, patch, delete]}
-- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch]}
-- {apiGroups: [""], resources: [configmaps], verbs: [list, create, patch, delete]}
+- {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch, delete]}
+- {apiGroups: [""], resources: [configmaps], verbs: [list, watch, create, patch, delete]}
 - {apiGroups: [""], resources: [pods], verbs: [list, watch]}
 - {apiGroups: [""], resources: [pods/log], verbs: [get]}
 - {apiGroups: [""], resources: [events], verbs: [create]}
