@@ -79,7 +79,7 @@ def request(format_: str) -> BuildRequest:
             "quantization": FORMATS[format_],
         },
         {"dataset": {"builtin": {"name": "news-en"}}, "metric": "Perplexity", "maxDrop": 0.05,
-         "confidence": 0.95, "samples": 64},
+         "confidence": 0.95, "samples": 16},
     )  # fmt: skip
 
 

@@ -145,23 +145,20 @@ def test_drafts_change_the_number_of_steps_and_not_the_answers(
 ) -> None:
     """Prompts that repeat themselves: what follows is found in them."""
     drafting = runner("openvino", speculative_decoding=SpeculativeDecoding(method=SpeculativeMethod.NGRAM))
-    prompts = [tokenizer.encode(text).ids for text in (PROMPTS[1] * 3, "Paris, Rome, Oslo. " * 8, PROMPTS[0])]
-    answers, steps = [], []
+    texts = (PROMPTS[1] * 3, "Paris, Rome, Oslo. " * 8, PROMPTS[0])
+    answers: list[list[list[int]]] = []
+    steps = []
     for subject in (compiled, drafting):
-        found = []
-        before = subject.load()
-        count = 0
-        for key, prompt in enumerate(prompts):  # one at a time: no rounding depends on who shares a step
-            subject.add(100 + key, prompt, Sampling(max_tokens=24, eos_token_ids=EOS, logprobs=True))
-            tokens: list[int] = []
-            logprobs: list[float] = []
-            while subject.busy():
-                count += 1
-                for news in subject.step():
-                    tokens += news.token_ids
-                    logprobs += news.logprobs
+        before, count = subject.load(), 0
+        found: list[list[int]] = []
+        prompts = [tokenizer.encode(text).ids for text in texts]
+        for key in range(len(texts) + 1):  # one at a time: no rounding depends on who shares a step
+            # The last prompt goes on with an answer: its cached blocks must hold no draft that was thrown away.
+            prompt = prompts[key] if key < len(texts) else [*prompts[1], *found[1]]
+            tokens, logprobs, made = answered(subject, 100 + key, prompt)
             assert len(tokens) == len(logprobs)
             found.append(tokens)
+            count += made
         answers.append(found)
         steps.append(count)
         load = subject.load()
@@ -171,3 +168,17 @@ def test_drafts_change_the_number_of_steps_and_not_the_answers(
     assert answers[0] == answers[1]
     assert steps[1] < 0.75 * steps[0]
     assert compiled.load().drafted == 0
+
+
+def answered(subject: GenerationRunner, key: int, prompt: Sequence[int]) -> tuple[list[int], list[float], int]:
+    """Tokens, their log-probabilities, and the steps that they took."""
+    subject.add(key, prompt, Sampling(max_tokens=24, eos_token_ids=EOS, logprobs=True))
+    tokens: list[int] = []
+    logprobs: list[float] = []
+    steps = 0
+    while subject.busy():
+        steps += 1
+        for news in subject.step():
+            tokens += news.token_ids
+            logprobs += news.logprobs
+    return tokens, logprobs, steps

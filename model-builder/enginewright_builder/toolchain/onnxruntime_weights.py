@@ -175,14 +175,15 @@ def _product(node: Any, codes: Codes, added: list[Any]) -> Any:
 def _blocks(codes: Codes) -> tuple[NDArray[np.uint8], Weights, NDArray[np.uint8]]:
     """Levels [outputs, blocks, size], scales and zero points [outputs, blocks]."""
     outputs, groups, size = codes.levels.shape
+    zeros = np.asarray(codes.zero_points, np.uint8)
     if groups > 1:
-        return codes.levels, codes.scales, codes.zero_points
+        return codes.levels, codes.scales, zeros
     missing = -size % _CHANNEL_BLOCK
     # What is added to the last block is the level of zero, and the operator knows where K ends.
-    filler = np.broadcast_to(codes.zero_points[:, :1], (outputs, missing))
+    filler = np.broadcast_to(zeros[:, :1], (outputs, missing))
     whole = np.concatenate([codes.levels[:, 0], filler], axis=1).reshape(outputs, -1, _CHANNEL_BLOCK)
     repeat = whole.shape[1]
-    return whole, np.repeat(codes.scales, repeat, axis=1), np.repeat(codes.zero_points, repeat, axis=1)
+    return whole, np.repeat(codes.scales, repeat, axis=1), np.repeat(zeros, repeat, axis=1)
 
 
 def _pack(levels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

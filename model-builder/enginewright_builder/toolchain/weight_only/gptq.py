@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from enginewright_builder.toolchain.weight_only.grid import Codes, Grid, Weights, ranges
+from enginewright_builder.toolchain.weight_only.grid import Codes, Grid, Weights, ZeroPoints, ranges
 
 _DAMPING = 0.01
 """Share of the mean diagonal that is added to the diagonal, as in the paper."""
@@ -37,7 +37,8 @@ def gptq(weights: Sequence[Weights], second_moments: NDArray[np.float64], grid: 
     left = np.array(together.T, np.float32, order="C")
     levels = np.empty((inputs, outputs), np.uint8)
     scales = np.empty((inputs // size, outputs), np.float32)
-    zeros = np.empty((inputs // size, outputs), np.float32 if grid.fractional else np.uint8)
+    shape = (inputs // size, outputs)
+    zeros: ZeroPoints = np.empty(shape, np.float32) if grid.fractional else np.empty(shape, np.uint8)
     for start in range(0, inputs, _BLOCK):
         stop = min(start + _BLOCK, inputs)
         errors = np.empty((stop - start, outputs), np.float32)
@@ -52,7 +53,7 @@ def gptq(weights: Sequence[Weights], second_moments: NDArray[np.float64], grid: 
             left[row:stop] -= np.outer(corrections[row, row:stop], errors[row - start])
         left[stop:] -= corrections[start:stop, stop:].T @ errors
     grouped = np.ascontiguousarray(levels.T).reshape(outputs, -1, size)
-    by_output, zero_points = np.ascontiguousarray(scales.T), np.ascontiguousarray(zeros.T)
+    by_output, zero_points = np.ascontiguousarray(scales.T), zeros.T.copy()
     return [
         Codes(grid, grouped[start:stop], by_output[start:stop], zero_points[start:stop])
         for start, stop in pairwise(bounds.tolist())

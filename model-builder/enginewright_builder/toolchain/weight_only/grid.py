@@ -149,7 +149,8 @@ def _fractional_range(weights: Weights, grid: Grid, shrink: float) -> tuple[Weig
 
 
 def _chosen(better: NDArray[np.bool_], tried: ZeroPoints, before: ZeroPoints) -> ZeroPoints:
-    return np.asarray(np.where(better, tried, before), before.dtype)
+    chosen = np.where(better, tried, before)
+    return chosen.astype(np.uint8) if before.dtype == np.uint8 else chosen.astype(np.float32)
 
 
 def _half(scales: NDArray[np.floating[Any]]) -> Weights:
