@@ -54,8 +54,12 @@ class Clock:
         try:
             yield
         finally:
-            with self._lock:
-                self._found.append((what, begun, time.time()))
+            self.add(what, begun, time.time())
+
+    def add(self, what: str, begun: float, ended: float) -> None:
+        """One interval, in seconds of any one clock."""
+        with self._lock:
+            self._found.append((what, begun, ended))
 
     def parts(self) -> dict[str, float]:
         """Seconds by what was at work."""

@@ -33,7 +33,8 @@ from benchmarks.builds import build_request, run_build
 from benchmarks.models.bert_base import random_encoder
 from benchmarks.models.classifier import minilm
 from benchmarks.peers.contender import EAGER, OURS, OURS_EXACT, PEERS, Contender, ContenderFailedError, Running
-from benchmarks.peers.contest import SHAPES, TOKENS, Effort, Score, judge, race
+from benchmarks.peers.contest import SHAPES, TOKENS, Effort, judge, race
+from benchmarks.peers.rows import rows
 from enginewright_api.errors import EnginewrightError
 from enginewright_builder.datasets.news import calibration_rows
 from enginewright_builder.machine import default_threads, describe_machine
@@ -44,8 +45,6 @@ from enginewright_builder.stages.cache import StageCache
 from enginewright_builder.stages.publish import Restore, find_published
 from enginewright_store import open_store
 
-BUDGET_COSINE = 0.99
-EXACT_COSINE = 0.9999
 _CALIBRATION_ROWS = 128
 _NEWS = {"builtin": {"name": "news-en"}}
 
@@ -117,41 +116,6 @@ def contest(
     finally:
         children.close()
     return rows(model.name, scores, disturbed), missing
-
-
-def rows(model: str, scores: Sequence[Score], disturbed: dict[str, float]) -> list[dict[str, Any]]:
-    """For each shape: our engines against the best of equal quality, then our INT8 engine against everybody."""
-    by_name = {score.contender.contender: score for score in scores}
-    peers = [score for score in scores if not score.contender.contender.ours]
-    equal = [peer for peer in peers if peer.cosine_mean >= BUDGET_COSINE]
-    exact = [peer for peer in peers if peer.cosine_min >= EXACT_COSINE]
-    found = []
-    for shape in SHAPES:
-
-        def row(case: str, ours: Score, peer: Score, *, shape: str = shape) -> dict[str, Any]:
-            return {
-                "case": f"{model}/{shape}{case}",
-                "ours": round(ours.milliseconds(shape), 3),
-                "reference": round(peer.milliseconds(shape), 3),
-                "ratio": round(peer.milliseconds(shape) / ours.milliseconds(shape), 3),
-                "unit": "ms p50",
-                "against": peer.contender.contender.name,
-                "cosine": round(ours.cosine_mean, 5),
-                "cosineMinimum": round(ours.cosine_min, 5),
-                "referenceCosine": round(peer.cosine_mean, 5),
-                "referenceCosineMinimum": round(peer.cosine_min, 5),
-                "rounds": len(peer.seconds[shape]),
-                "disturbance": disturbed[shape],
-                "versions": peer.contender.versions,
-            }
-
-        for case, ours, among in (("", OURS, equal), ("/exact", OURS_EXACT, exact)):
-            if ours in by_name and among:
-                found.append(row(case, by_name[ours], min(among, key=lambda one: one.milliseconds(shape))))
-        for peer in peers:
-            name = peer.contender.contender.name.lower().replace(", ", "-").replace(" ", "-")
-            found.append(row(f"/{name}", by_name[OURS], peer))
-    return found
 
 
 def table(found: Sequence[dict[str, Any]]) -> Table:
