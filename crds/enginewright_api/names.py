@@ -10,6 +10,8 @@ LABEL_ARTIFACT = "enginewright.io/artifact"
 LABEL_EVIDENCE = "enginewright.io/evidence"
 MANAGED_BY = "enginewright"
 PART_OF = "enginewright"
+CALLERS_FAULT = "INVALID_ARGUMENT: "
+"""How a generating engine begins to say that the request has to change: an error in a Triton stream is only a text."""
 
 
 def engine_build_name(key: str) -> str:

@@ -11,17 +11,16 @@ from types import TracebackType
 import grpc
 import grpc.aio
 
+from enginewright_api.names import CALLERS_FAULT
+
 from .errors import NotNowError
 from .exchange import Exchange
-from .grpc_errors import from_server
+from .grpc_errors import from_server, refused_by
 from .routes import Endpoint, ServedModel
 from .service import EndpointFailedError, Fault, Gateway
 from .triton_errors import is_engine_gone, is_queue_full
 from .upstream import Metadata
 from .wire import Input, StreamAnswer, scalars_request, stream_answer
-
-_ERRORS_AS_STATUS: Metadata = (("triton_grpc_error", "true"),)
-"""Has Triton end the stream with a status code; without it an error is a text, and nobody knows whose fault it is."""
 
 _CHUNKS_AHEAD = 32
 """Chunks kept for a client that reads slowly; then the server's stream waits as well."""
@@ -70,7 +69,7 @@ class Generation:
         self._answers = answers
         self._exchange = exchange
         self._deadline = deadline
-        self._metadata = (*metadata, *_ERRORS_AS_STATUS)
+        self._metadata = metadata  # never triton_grpc_error: errors as a stream's status can end the server (SIGSEGV)
         self._began = gateway.clock()
         self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue(_CHUNKS_AHEAD)
         self._task: asyncio.Task[None] | None = None
@@ -156,14 +155,16 @@ class Generation:
 
     def _status(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> Exception:
         details = error.details() or ""
-        if is_queue_full(details):
-            return EndpointFailedError(details, Fault.BUSY)
         fault = self._gateway.fault_of(endpoint, error)
         if fault is None:
             return from_server(self._model, error)
         return EndpointFailedError(details or "the server is unavailable", fault)
 
     def _failure(self, message: str) -> Exception:
+        if message.startswith(CALLERS_FAULT):
+            return refused_by(self._model, message.removeprefix(CALLERS_FAULT))
+        if is_queue_full(message):
+            return EndpointFailedError(message, Fault.BUSY)
         if is_engine_gone(message):
             return EndpointFailedError(message, Fault.ENGINE_GONE)
         return NotNowError(500, "ModelFailed", f"model {self._model.id} failed: {message}")

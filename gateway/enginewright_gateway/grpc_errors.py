@@ -34,6 +34,11 @@ def server_code(error: grpc.aio.AioRpcError) -> grpc.StatusCode:
     return grpc.StatusCode.INVALID_ARGUMENT if is_caller_fault(error.details() or "") else code
 
 
+def refused_by(model: ServedModel, details: str) -> RefusedError:
+    """What any client is told when the model's server finds the request at fault."""
+    return RefusedError(400, "RefusedByModel", f"model {model.id} refused the request: {details}")
+
+
 def from_server(model: ServedModel, error: grpc.aio.AioRpcError) -> AnswerableError:
     """What an OpenAI client is told about a server's refusal."""
     details = error.details() or "no details"
@@ -42,5 +47,5 @@ def from_server(model: ServedModel, error: grpc.aio.AioRpcError) -> AnswerableEr
         return NotNowError(504, "DeadlineExceeded", f"model {model.id} did not answer within the request's own time")
     status = HTTP_OF.get(code, 500)
     if status in {400, 404}:
-        return RefusedError(400, "RefusedByModel", f"model {model.id} refused the request: {details}")
+        return refused_by(model, details)
     return NotNowError(500 if status < 500 else status, "ModelFailed", f"model {model.id} failed: {details}")

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError, EnginewrightError
+from enginewright_api.names import CALLERS_FAULT
 from enginewright_serving.activity import ACTIVITY_VARIABLE, Activity
 from enginewright_serving.model_config import MAX_QUEUE_SIZE, MAX_REQUESTS
 from enginewright_serving.threads import engine_threads
@@ -69,7 +70,7 @@ class TritonPythonModel:
                 wanted = self._reader.read(partial(_value, request))
                 self._begin(wanted, sender)
             except DeterministicError as error:
-                sender.fail(error.message, pb_utils.TritonError.INVALID_ARG)
+                sender.fail(f"{CALLERS_FAULT}{error.message}", pb_utils.TritonError.INVALID_ARG)
             except EnginewrightError as error:
                 sender.fail(error.message, pb_utils.TritonError.UNAVAILABLE)
 
