@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ import yaml
 from enginewright_api.errors import DeterministicError
 from enginewright_api.meta import API_VERSION
 from enginewright_api.recipe import Task
+from enginewright_api.short_source import source_block
 from enginewright_api.validation import problems
 from enginewright_cli.output import console
 
@@ -66,14 +66,9 @@ def init(
 
 def parse_source(text: str) -> dict[str, Any]:
     """A `source` block from its short form; DeterministicError for any other text."""
-    if match := re.fullmatch(r"hf:(?P<repository>[^@]+)@(?P<revision>.+)", text):
-        return {"huggingFace": match.groupdict()}
-    if match := re.fullmatch(r"package:(?P<name>[^=]+)==(?P<version>[^/]+)(/(?P<path>.+))?", text):
-        return {"package": {key: value for key, value in match.groupdict().items() if value}}
-    if re.match(r"(s3|gs|az|file)://", text):
-        return {"objectStore": {"uri": text}}
-    if "@sha256:" in text:
-        return {"oci": {"reference": text}}
+    block = source_block(text)
+    if block is not None:
+        return block
     raise DeterministicError(
         "InvalidSource",
         f"--source {text!r}: write hf:ORG/NAME@COMMIT, s3://BUCKET/PATH, file:///FOLDER or package:NAME==VERSION/PATH",

@@ -190,7 +190,8 @@ class Distillation(ApiModel):
     temperature: float = Field(default=4.0, gt=0.0, le=100.0, description="Softens the teacher's distribution.")
     alpha: float = Field(default=0.7, ge=0.0, le=1.0, description="Weight of the teacher against the labels.")
     teachers: Annotated[list[Name], Field(min_length=1, max_length=4)] = Field(
-        default_factory=lambda: ["self"], description="`self` is the model given in source."
+        default_factory=lambda: ["self"],
+        description="`self` is the source; others hf:ORG/NAME@COMMIT, s3://, package:NAME==VERSION.",
     )
     dataset: Dataset | None = Field(default=None, description="Training rows; the builtin set when left out.")
     max_steps: int = Field(default=1000, ge=1, le=10_000_000, description="Optimiser steps.")

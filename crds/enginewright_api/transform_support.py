@@ -5,6 +5,7 @@ from __future__ import annotations
 from enginewright_api.optimization import Distillation
 from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import Backend
+from enginewright_api.short_source import SELF, teacher_source
 from enginewright_api.source import Columns, Dataset
 
 Unavailable = tuple[str, str]
@@ -47,9 +48,11 @@ def training_columns(path: str, dataset: Dataset) -> list[Unavailable]:
 def _distillation(distillation: Distillation) -> list[Unavailable]:
     where = "optimization.distillation"
     found: list[Unavailable] = []
-    others = [name for name in distillation.teachers if name != "self"]
-    if others:
-        found.append(
-            (f"{where}.teachers", f"teacher {others[0]} is not available yet; `self` is the model given in source")
-        )
+    teachers = distillation.teachers
+    strangers = [name for name in teachers if name != SELF and teacher_source(name) is None]
+    if strangers:
+        forms = "self, hf:ORG/NAME@COMMIT, s3://BUCKET/PATH, file:///FOLDER or package:NAME==VERSION/PATH"
+        found.append((f"{where}.teachers", f"teacher {strangers[0]} is no pinned source; write {forms}"))
+    if len(set(teachers)) < len(teachers):
+        found.append((f"{where}.teachers", "names a teacher twice; name each once"))
     return found

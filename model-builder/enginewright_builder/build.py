@@ -17,6 +17,7 @@ from enginewright_api.optimization import Format, Quantization
 from enginewright_api.outcome import ArtifactReference, StageReport
 from enginewright_api.recipe import BuildRequest
 from enginewright_api.serving_spec import Backend
+from enginewright_api.short_source import teacher_source
 from enginewright_api.support import calibrates, toolchain_of, unavailable, unavailable_evidence
 from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
 from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
@@ -138,7 +139,8 @@ class Build:
         if distillation is not None:
             student = distillation.student.source
             learner = source if student is None else self.cache.run(Fetch(student, self.places))
-            source = self._transform("distil", learner, distillation, rows, (source,))
+            teachers = tuple(self._teacher(name, source) for name in distillation.teachers)
+            source = self._transform("distil", learner, distillation, rows, teachers)
         if recipe.pruning is not None:
             source = self._transform("prune", source, recipe.pruning, rows)
         if recipe.low_rank is not None:
@@ -160,6 +162,10 @@ class Build:
             teachers=teachers,
         )
         return self.cache.run(stage)
+
+    def _teacher(self, name: str, source: Output) -> Output:
+        found = teacher_source(name)
+        return source if found is None else self.cache.run(Fetch(found, self.places))
 
     def _training(self, evaluation: Drawn) -> Drawn:
         recipe = self.request.recipe

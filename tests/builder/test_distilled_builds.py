@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from benchmarks.models.classifier import accuracy, trained_classifier
 from benchmarks.models.tiny_llama import held_out_texts, perplexity, trained_llama
@@ -14,7 +18,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import Verdict
 from enginewright_api.recipe import BuildRequest, Recipe, build_key
 from enginewright_builder.datasets import news, reviews
-from tests.builder.building import OPENVINO_INT8, Builder, request, states
+from tests.builder.building import OPENVINO_INT8, PACKAGE, Builder, request, states
 
 pytestmark = pytest.mark.timeout(900)
 REVIEWS = {"builtin": {"name": "reviews-en"}}
@@ -41,12 +45,28 @@ def changed(wanted: BuildRequest, **blocks: Any) -> BuildRequest:
     return wanted.model_copy(update={"recipe": recipe, "key": key})
 
 
-def test_a_student_of_three_layers_becomes_an_int8_engine(machine: Builder, tmp_path: Path) -> None:
+def second_teacher(folder: Path) -> Path:
+    """A checkpoint that answers a little otherwise than the source."""
+    package = importlib.metadata.distribution(PACKAGE)
+    shutil.copytree(str(package.locate_file(f"{PACKAGE.replace('-', '_')}/model")), folder)
+    tensors = load_file(folder / "model.safetensors")
+    noise = np.random.default_rng(0)
+    for name in (name for name in tensors if name.endswith("output.dense.weight")):
+        tensors[name] += noise.normal(scale=0.01, size=tensors[name].shape).astype(np.float32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_student_of_two_teachers_becomes_an_int8_engine(machine: Builder, tmp_path: Path) -> None:
     # Short rows, so that a step takes little.
     (tmp_path / "rows.txt").write_text("\n".join(row.text[:60] for row in news.calibration_rows()[:96]))
     wanted = changed(
         request("OpenVINO", OPENVINO_INT8, maxDrop=0.6),
-        distillation={"student": {"layers": 3}, "maxSteps": 6},
+        distillation={
+            "student": {"layers": 3},
+            "maxSteps": 6,
+            "teachers": ["self", second_teacher(tmp_path / "second").as_uri()],
+        },
         training={"objectStore": {"uri": (tmp_path / "rows.txt").as_uri()}},
     )
     outcome, reports, code = machine.run(wanted)
@@ -57,6 +77,9 @@ def test_a_student_of_three_layers_becomes_an_int8_engine(machine: Builder, tmp_
     told = [report.message for report in reports if report.name == "distil"]
     assert "22.7 M → 17.4 M parameters" in told[-1]
     assert any("of 6, loss" in message for message in told)
+    kept = [json.loads(file.read_bytes()) for file in (machine.work / "stages").glob("*/stage.json")]
+    assert sum(stage["name"] == "fetch" for stage in kept) == 2
+    assert [stage["result"]["teachers"] for stage in kept if stage["name"] == "distil"] == [2]
     assert outcome.evidence is not None
     assert 0.5 < outcome.evidence.quality.optimized < 0.999
     # 17.4 M parameters of 8 bits; all six layers would be 22.7 MB.
