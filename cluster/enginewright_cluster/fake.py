@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from enginewright_api.names import FIELD_MANAGER
 from enginewright_api.validation import admit as admit_ours
 
 from .faults import READS, Call, Fault, FaultSource, Script
+from .objects.copying import copied
 from .objects.following import Following, Key, key_of
 from .objects.labels import matches
 from .objects.metadata import normal, ref_of
@@ -54,7 +54,7 @@ class FakeCluster:
 
     async def get(self, ref: Ref) -> Object:
         """Fresh read. Raises NotFoundError."""
-        return self._call(Call("get", ref.kind, normal(ref)), lambda: copy.deepcopy(self._objects.get(ref)))
+        return self._call(Call("get", ref.kind, normal(ref)), lambda: self._objects.get(ref))
 
     async def list(
         self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
@@ -64,25 +64,25 @@ class FakeCluster:
 
     async def apply(self, manifest: Object, *, field_manager: str = FIELD_MANAGER, force: bool = True) -> Object:
         """Server-side apply."""
-        call = Call("apply", kind_of(manifest), ref_of(manifest), copy.deepcopy(manifest))
+        call = Call("apply", kind_of(manifest), ref_of(manifest), copied(manifest))
         return self._call(call, lambda: self._objects.apply(manifest, manager=field_manager, force=force))
 
     async def create(self, manifest: Object) -> Object:
         """Plain create."""
         named = bool(manifest.get("metadata", {}).get("name"))
-        call = Call("create", kind_of(manifest), ref_of(manifest) if named else None, copy.deepcopy(manifest))
+        call = Call("create", kind_of(manifest), ref_of(manifest) if named else None, copied(manifest))
         return self._call(call, lambda: self._objects.create(manifest, manager=FIELD_MANAGER))
 
     async def patch_status(
         self, ref: Ref, status: Mapping[str, Any], *, uid: str | None = None, field_manager: str = FIELD_MANAGER
     ) -> Object:
         """Merge patch of the status subresource."""
-        call = Call("patch_status", ref.kind, normal(ref), copy.deepcopy(dict(status)))
+        call = Call("patch_status", ref.kind, normal(ref), copied(dict(status)))
         return self._call(call, lambda: self._objects.patch_status(ref, status, uid=uid))
 
     async def patch(self, ref: Ref, patch: Mapping[str, Any], *, uid: str | None = None) -> Object:
         """Merge patch of the object."""
-        call = Call("patch", ref.kind, normal(ref), copy.deepcopy(dict(patch)))
+        call = Call("patch", ref.kind, normal(ref), copied(dict(patch)))
         return self._call(call, lambda: self._objects.patch(ref, patch, uid=uid, manager=FIELD_MANAGER))
 
     async def scale(self, ref: Ref, replicas: int) -> None:
@@ -104,7 +104,7 @@ class FakeCluster:
         try:
             while True:
                 while watcher.events:
-                    yield copy.deepcopy(watcher.events.popleft())
+                    yield copied(watcher.events.popleft())
                 watcher.arrived.clear()
                 await watcher.arrived.wait()
         finally:
@@ -130,7 +130,7 @@ class FakeCluster:
 
     def _listed(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None) -> Sequence[Object]:
         found = self._rows.select(kind, namespace)
-        return [copy.deepcopy(item) for item in found if matches(labels, item)]
+        return [item for item in found if matches(labels, item)]
 
     def _call(self, call: Call, act: Callable[[], T]) -> T:
         fault = self.faults(call)
@@ -146,7 +146,7 @@ class FakeCluster:
             self.writes.append(Write(call.verb, ref, call.body, changed=self._rows.version != version))
         if fault is Fault.LOST_REPLY:
             raise UnavailableError("Unavailable", f"{what}: the reply was lost (injected)")
-        return copy.deepcopy(result)
+        return copied(result)
 
     def _announce(self, kind: Kind, item: Object, before: Object | None, deleted: bool) -> None:
         for watcher in self._watchers:
@@ -207,7 +207,7 @@ class _Rows:
 
     def read(self, ref: Ref) -> Object | None:
         found = self._by_kind.get(ref.kind, {}).get((ref.namespace or "", ref.name))
-        return copy.deepcopy(found) if found is not None else None
+        return copied(found) if found is not None else None
 
     def select(self, kind: Kind | None, namespace: str | None) -> list[Object]:
         tables = self._by_kind.values() if kind is None else [self._by_kind.get(kind, {})]
@@ -227,19 +227,19 @@ class _Rows:
 
     def write(self, ref: Ref, item: Object) -> Object:
         self.version += 1
-        stored = copy.deepcopy(item)
+        stored = copied(item)
         stored["metadata"]["resourceVersion"] = str(self.version)
         table = self._by_kind.setdefault(ref.kind, {})
         before = table.get(key_of(stored))
         table[key_of(stored)] = stored
         self._uids.add(stored["metadata"]["uid"])
         self._announce(ref.kind, stored, before, False)
-        return copy.deepcopy(stored)
+        return copied(stored)
 
     def remove(self, ref: Ref, item: Object) -> None:
         self.version += 1
         before = self._by_kind[ref.kind].pop((ref.namespace or "", ref.name))
         self._uids.discard(item["metadata"]["uid"])
-        last = copy.deepcopy(item)
+        last = copied(item)
         last["metadata"]["resourceVersion"] = str(self.version)
         self._announce(ref.kind, last, before, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from enginewright_api.errors import DeterministicError
 
 from ..port import NAMESPACE, ConflictError, InvalidError, Kind, NotFoundError, Object, Ref
+from .copying import copied
 from .merge_patch import merge_patch
 from .metadata import (
     OUR_KINDS,
@@ -82,7 +82,7 @@ class Objects:
 
     def create(self, manifest: Object, *, manager: str) -> Object:
         """Raises ConflictError when it exists."""
-        manifest = copy.deepcopy(manifest)
+        manifest = copied(manifest)
         prefix = manifest.get("metadata", {}).get("generateName")
         if prefix and not manifest["metadata"].get("name"):
             manifest["metadata"]["name"] = prefix + self._new_uid()[-6:]
@@ -184,9 +184,9 @@ class Objects:
 
     def _admitted(self, item: Object, old: Object | None) -> Object:
         if normal(ref_of(item)).kind not in OUR_KINDS:
-            return copy.deepcopy(item)
+            return copied(item)
         try:
-            return copy.deepcopy(self._admit(item, old))
+            return copied(self._admit(item, old))
         except DeterministicError as error:
             raise InvalidError(error.reason, error.message) from error
 

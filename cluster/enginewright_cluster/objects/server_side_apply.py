@@ -7,12 +7,12 @@ are shared.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from ..port import ConflictError, Object
+from .copying import copied
 from .field_paths import ITEM, Path, is_atomic_map, is_set, item_step, leaves, list_keys, sentence
 from .ownership import Owner, Ownership, ownership_of, record
 
@@ -28,7 +28,7 @@ def apply_to(live: Object, manifest: Object, *, manager: str, force: bool) -> Ob
         raise ConflictError("Conflict", _conflict_sentence(live, conflicts))
     for other, paths in conflicts.items():
         ownership[other] -= paths
-    merged = copy.deepcopy(live)
+    merged = copied(live)
     for name, value in manifest.items():
         if name not in ("apiVersion", "kind", "status"):
             merged[name] = _merged(str(manifest["kind"]), (f"f:{name}",), merged.get(name), value)
@@ -46,7 +46,7 @@ def apply_to(live: Object, manifest: Object, *, manager: str, force: bool) -> Ob
 
 def first_apply(manifest: Object, *, manager: str) -> Object:
     """A new object whose fields all belong to its manager."""
-    created = copy.deepcopy(manifest)
+    created = copied(manifest)
     record(created, {Owner(manager, "Apply"): set(leaves(manifest))})
     return created
 
@@ -78,7 +78,7 @@ def _merged(kind: str, path: Path, live: Any, stated: Any) -> Any:
         keys = list_keys(kind, field, [*live, *stated])
         if keys and stated:
             return _merged_list(kind, path, live, stated, keys)
-    return copy.deepcopy(stated)
+    return copied(stated)
 
 
 def _merged_list(kind: str, path: Path, live: list[Any], stated: list[Any], keys: tuple[str, ...]) -> list[Any]:

@@ -120,6 +120,10 @@ def _visit(snapshot: BuildSnapshot, build: EngineBuild, known: Known, attempts: 
         if isinstance(step, GiveUp):
             given_up.append((step, tries[-1][0]))
             continue
+        if isinstance(step, Start) and at_work:
+            # Its Job for other evidence: one builder of a build at a time, they would do the same work twice.
+            view = next(view for view, _, _ in known.views if not view.finished)
+            return _working(snapshot, Working(view), attempts)
         if isinstance(step, Start):
             return _start(snapshot, build, request, step, attempts + 1)
         return _working(snapshot, step, attempts) if isinstance(step, Working) else _later(step, attempts, now)

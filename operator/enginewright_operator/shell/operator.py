@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime
 
 from enginewright_api.errors import EnginewrightError, TransientError
+from enginewright_api.names import LABEL_BUILD_KEY, LABEL_MODEL
+from enginewright_cluster.informed import Informed
 from enginewright_cluster.port import ACCELERATOR_CLASS, ENGINE_BUILD, OPTIMIZED_MODEL, Cluster, ConflictError, Kind
 
 from ..core.effects import Plan
@@ -50,7 +52,8 @@ class Operator:
         traffic: TrafficLookup | None = None,
     ) -> None:
         """`traffic`: who knows the figures of canaries; by default the gateways of the settings."""
-        self._cluster = cluster
+        # The gatherer reads some hundred bytes of ten thousand objects over and over: from memory, once it watches.
+        self._cluster = cluster = Informed(cluster, [kind for kind, _ in WATCHED], (LABEL_MODEL, LABEL_BUILD_KEY))
         self._namespace = namespace
         self._clock = clock
         self._seen = metrics or Metrics()
@@ -70,8 +73,13 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             for kind, labels in WATCHED:
                 group.create_task(self._watch(kind, labels), name=f"watch-{kind.plural}")
-            group.create_task(self.queue.run(), name="queue")
+            group.create_task(self._work(), name="queue")
             group.create_task(self._resync(), name="resync")
+
+    async def _work(self) -> None:
+        """Nothing is decided before the present is known: a model without its children in view looks new."""
+        await self._cluster.begun()
+        await self.queue.run()
 
     async def visit(self, key: Key) -> float | None:
         """Reconcile one key once. Answers when to look again. Raises what should be tried again later."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enginewright_api.names import LABEL_BUILD_KEY, LABEL_MODEL, MANAGED_BY, engine_build_name
 from enginewright_cluster.port import (
     ACCELERATOR_CLASS,
+    CONFIG_MAP,
     DEPLOYMENT,
     ENGINE_BUILD,
     JOB,
@@ -30,6 +31,7 @@ WATCHED: tuple[tuple[Kind, dict[str, str] | None], ...] = (
     (DEPLOYMENT, MANAGED),
     (POD, MANAGED),
     (SERVICE, MANAGED),
+    (CONFIG_MAP, MANAGED),
 )
 """Kinds and the labels that their watch is limited to."""
 

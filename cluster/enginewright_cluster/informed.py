@@ -1,0 +1,214 @@
+"""A cluster whose reads are answered from what its watches told: ten thousand objects are read without a request.
+
+Never older than the reader's own last write: what a write answers is known at once, and where the outcome of a write is
+unknown the object is read afresh before anything is answered about its kind. Others' writes are known when their event
+comes, and that event asks for the next visit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .object_cache import ObjectCache
+from .objects.following import Key
+from .objects.labels import matches
+from .objects.metadata import normal, ref_of
+from .port import Cluster, EventType, InvalidError, Kind, Object, Ref, WatchEvent, kind_of
+
+_NAMES_AT_ONCE = 16
+
+
+class Informed:
+    """`Cluster` over another one. Kinds are cached from when their watch has begun; everything else passes through."""
+
+    def __init__(self, cluster: Cluster, kinds: Collection[Kind], indexed_labels: Collection[str]) -> None:
+        """`kinds`: those that will be watched."""
+        self._cluster = cluster
+        self._caches = {kind: ObjectCache(indexed_labels) for kind in kinds}
+        self._selected: dict[Kind, tuple[str | None, Mapping[str, str]]] = {}
+        """Namespace and labels of the watch of each kind, once its present is known."""
+        self._indexed = frozenset(indexed_labels)
+        self._doubtful: dict[Kind, dict[Ref, _Doubt]] = {kind: {} for kind in kinds}
+        self._begun = {kind: asyncio.Event() for kind in kinds}
+
+    async def begun(self) -> None:
+        """Wait until the present of every kind is known."""
+        for event in self._begun.values():
+            await event.wait()
+
+    async def get(self, ref: Ref) -> Object:
+        """See `Cluster.get`. What the cache does not have is asked for: it may be outside of what is watched."""
+        ref = normal(ref)
+        if ref.kind in self._selected:
+            await self._settle_doubts(ref.kind)
+            found = self._caches[ref.kind].get(_key(ref))
+            if found is not None:
+                return found
+        return await self._cluster.get(ref)
+
+    async def list(
+        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Sequence[Object]:
+        """See `Cluster.list`. With labels, objects that the watch's own labels leave out are not ours to see."""
+        if not self._covers(kind, namespace, labels):
+            return await self._cluster.list(kind, namespace=namespace, labels=labels)
+        await self._settle_doubts(kind)
+        return self._caches[kind].select(namespace, labels)
+
+    async def apply(self, manifest: Object, *, field_manager: str = "enginewright", force: bool = True) -> Object:
+        """See `Cluster.apply`."""
+        work = self._cluster.apply(manifest, field_manager=field_manager, force=force)
+        return await self._written(ref_of(manifest), work, manifest)
+
+    async def create(self, manifest: Object) -> Object:
+        """See `Cluster.create`."""
+        work = self._cluster.create(manifest)
+        if not manifest.get("metadata", {}).get("name"):
+            made = await work
+            self._know(kind_of(made), made)
+            return made
+        return await self._written(ref_of(manifest), work, manifest)
+
+    async def patch_status(
+        self, ref: Ref, status: Mapping[str, Any], *, uid: str | None = None, field_manager: str = "enginewright"
+    ) -> Object:
+        """See `Cluster.patch_status`."""
+        return await self._written(ref, self._cluster.patch_status(ref, status, uid=uid, field_manager=field_manager))
+
+    async def patch(self, ref: Ref, patch: Mapping[str, Any], *, uid: str | None = None) -> Object:
+        """See `Cluster.patch`."""
+        return await self._written(ref, self._cluster.patch(ref, patch, uid=uid))
+
+    async def scale(self, ref: Ref, replicas: int) -> None:
+        """See `Cluster.scale`."""
+        with self._in_doubt(ref):
+            await self._cluster.scale(ref, replicas)
+
+    async def delete(self, ref: Ref, *, uid: str | None = None) -> None:
+        """See `Cluster.delete`. Whether it is gone at once is the finalizers' matter, so it is looked at again."""
+        with self._in_doubt(ref):
+            await self._cluster.delete(ref, uid=uid)
+
+    async def watch(
+        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> AsyncIterator[WatchEvent]:
+        """See `Cluster.watch`. Each event is known here before it is told."""
+        if kind in self._caches:
+            await self._begin(kind, namespace, labels)
+        async for event in self._cluster.watch(kind, namespace=namespace, labels=labels):
+            if kind in self._caches:
+                self._learn(kind, event)
+            yield event
+
+    async def logs(self, ref: Ref, *, container: str | None = None, tail_lines: int | None = None) -> str:
+        """See `Cluster.logs`."""
+        return await self._cluster.logs(ref, container=container, tail_lines=tail_lines)
+
+    async def close(self) -> None:
+        """See `Cluster.close`."""
+        await self._cluster.close()
+
+    async def _begin(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None) -> None:
+        """Know the present. A watch tells it too, but not when it has told all of it."""
+        cache = self._caches[kind]
+        before = cache.uids()
+        items = await self._cluster.list(kind, namespace=namespace, labels=labels)
+        present = {item["metadata"].get("uid") for item in items}
+        for key, uid in before.items():
+            if uid not in present:
+                cache.forget(key, uid)
+        for item in items:
+            cache.put(item)
+        self._selected[kind] = (namespace, dict(labels or {}))
+        self._begun[kind].set()
+
+    def _learn(self, kind: Kind, event: WatchEvent) -> None:
+        if event.type is not EventType.DELETED:
+            self._caches[kind].put(event.object)
+        elif not self._caches[kind].deleted(event.object):
+            self._doubt(ref_of(event.object))
+
+    def _covers(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None) -> bool:
+        """Whether the watch of this kind tells all that the query asks for."""
+        if kind not in self._selected:
+            return False
+        watched_namespace, watched_labels = self._selected[kind]
+        if watched_namespace is not None and watched_namespace != namespace:
+            return False
+        return not watched_labels or bool(labels)
+
+    async def _written(self, ref: Ref, work: Awaitable[Object], manifest: Object | None = None) -> Object:
+        """Know what a write answers; after one that failed, ask before answering anything about its kind."""
+        try:
+            result = await work
+        except InvalidError:
+            raise  # nothing happened
+        except BaseException:
+            self._doubt(ref, manifest)
+            raise
+        self._know(ref.kind, result)
+        return result
+
+    @contextlib.contextmanager
+    def _in_doubt(self, ref: Ref) -> Any:
+        try:
+            yield
+        finally:
+            self._doubt(ref)
+
+    def _doubt(self, ref: Ref, manifest: Object | None = None) -> None:
+        if ref.kind not in self._doubtful:
+            return
+        ref = normal(ref)
+        doubts, cache = self._doubtful[ref.kind], self._caches[ref.kind]
+        stated = (manifest or {"metadata": {}})["metadata"].get("labels") or {}
+        labels = {**stated, **cache.labels(_key(ref))}
+        narrow = {name: value for name, value in labels.items() if name in self._indexed}
+        times = doubts[ref].times + 1 if ref in doubts else 1
+        doubts[ref] = _Doubt(times, narrow)
+
+    def _know(self, kind: Kind, item: Object) -> None:
+        cache = self._caches.get(kind)
+        if cache is not None and kind in self._selected and matches(self._selected[kind][1], item):
+            cache.put(item)
+
+    async def _settle_doubts(self, kind: Kind) -> None:
+        """Read what is in doubt; whoever reads meanwhile waits for nothing less."""
+        doubtful = self._doubtful[kind]
+        while doubtful:
+            refs = list(doubtful)[:_NAMES_AT_ONCE]
+            await asyncio.gather(*(self._look(ref) for ref in refs))
+
+    async def _look(self, ref: Ref) -> None:
+        """By a list: reading one object by name is a right of its own, which is not needed otherwise."""
+        doubt = self._doubtful[ref.kind].get(ref)
+        if doubt is None:
+            return
+        cache, key = self._caches[ref.kind], _key(ref)
+        known = cache.uid(key)
+        labels = {**self._selected[ref.kind][1], **doubt.labels}
+        items = await self._cluster.list(ref.kind, namespace=ref.namespace, labels=labels)
+        item = next((item for item in items if item["metadata"]["name"] == ref.name), None)
+        if known is not None and (item is None or item["metadata"].get("uid") != known):
+            cache.forget(key, known)
+        if item is not None:
+            self._know(ref.kind, item)
+        if self._doubtful[ref.kind].get(ref) == doubt:
+            self._doubtful[ref.kind].pop(ref)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """About an object to which something was done with unknown outcome."""
+
+    times: int
+    labels: Mapping[str, str]
+    """By which few others are found with it."""
+
+
+def _key(ref: Ref) -> Key:
+    return (ref.namespace or "", ref.name)
