@@ -31,6 +31,7 @@ def render(helm: Path) -> Render:
     def text(options: tuple[str, ...]) -> tuple[Object, ...]:
         values = [f"--set={name}={value}" for name, value in SMALLEST.items()]
         command = [str(helm), "template", "release", str(CHART), "--namespace=system", f"--kube-version={KUBERNETES}.0"]
+        values.append("--set=crds.enabled=false")
         done = subprocess.run([*command, *values, *options], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RefusedError(done.stderr)

@@ -8,6 +8,8 @@ from typing import Any
 
 CHART = Path(__file__).parents[2] / "helm" / "enginewright"
 SMALLEST = {"store.uri": "s3://artifacts/engines", "gateway.allowAnonymous": "true"}
+WITH_CRDS = "--set=crds.enabled=true"
+"""The definitions are longer than everything else together: only what is about them renders them."""
 KUBERNETES = "1.35"
 Object = dict[str, Any]
 Render = Callable[..., list[Object]]
