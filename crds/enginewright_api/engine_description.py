@@ -15,12 +15,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from enginewright_api.errors import DeterministicError
 from enginewright_api.model_base import ApiModel
 from enginewright_api.optimization import KvCacheFormat
 from enginewright_api.recipe import Task
 from enginewright_api.serving_spec import Backend, Limits, Parallelism, SpeculativeDecoding, TensorRTLLMFlavor
 
 ENGINE_DESCRIPTION = "engine.json"
+HIDDEN_STATES = "hidden_states"
+"""Output of the first graph of an engine with an early exit, and an input of the other two."""
 
 
 class Pooling(StrEnum):
@@ -50,6 +53,27 @@ class GpuDeployment(ApiModel):
     parallelism: Parallelism = Field(description="GPUs of one replica.")
     speculative_decoding: SpeculativeDecoding | None = Field(default=None, description="Draft and check.")
     kv_cache_format: KvCacheFormat = Field(default=KvCacheFormat.AUTO, description="Format of keys and values.")
+
+
+class ExitPart(StrEnum):
+    """A graph of an engine that has an early exit."""
+
+    FIRST = "first"
+    HEAD = "head"
+    REST = "rest"
+
+
+class ExitPoint(ApiModel):
+    """Where inputs leave that a small head is sure of; such an engine is three graphs.
+
+    `first` gives `hidden_states` (FP32 [batch, tokens, width]) after `layer`; `head` gives scores of them; `rest` goes
+    on with the inputs whose largest softmax probability is below `threshold`.
+    """
+
+    layer: int = Field(ge=1, description="Layers of `first`.")
+    width: int = Field(ge=1, description="Length of a token's hidden state.")
+    threshold: float = Field(gt=0.0, le=1.0, description="Probability of the head's answer that suffices.")
+    part: ExitPart | None = Field(default=None, description="The graph described; none of them: the engine as a whole.")
 
 
 class EngineDescription(ApiModel):
@@ -83,7 +107,22 @@ class EngineDescription(ApiModel):
     fast_path_tokens: int = Field(
         default=0, ge=0, description="Single inputs of at most this many tokens run in a shape of their own; 0: none."
     )
+    early_exit: ExitPoint | None = Field(default=None, description="For classification with an early exit.")
     generation: Generation | None = Field(default=None, description="For text generation.")
     tensor_rt_llm: GpuDeployment | None = Field(default=None, alias="tensorRTLLM", description="For TensorRT-LLM.")
     runtime_package: Annotated[str, Field(max_length=64)] = Field(description="Distribution that loads it.")
     runtime_version: Annotated[str, Field(max_length=64)] = Field(description="Its version at build time.")
+
+    def exit_part(self, part: ExitPart) -> EngineDescription:
+        """Description of one graph of an engine with an early exit, whose `entry` is that of `first`."""
+        if self.early_exit is None:
+            raise DeterministicError("InvalidEngine", f"engine.json: has no earlyExit, so no part {part.value}")
+        changes: dict[str, object] = {
+            "entry": f"{part.value}/{self.entry.rpartition('/')[2]}",
+            "early_exit": self.early_exit.model_copy(update={"part": part}),
+        }
+        if part is ExitPart.FIRST:
+            changes["output"] = HIDDEN_STATES
+        else:
+            changes["inputs"] = [HIDDEN_STATES, "attention_mask"]
+        return self.model_copy(update=changes)

@@ -20,6 +20,7 @@ class Metric(StrEnum):
     F1 = "F1"
     COSINE_SIMILARITY = "CosineSimilarity"
     SPEARMAN_CORRELATION = "SpearmanCorrelation"
+    NDCG = "NDCG"
     PERPLEXITY = "Perplexity"
     EXACT_MATCH = "ExactMatch"
     TOKEN_AGREEMENT = "TokenAgreement"  # noqa: S105 - a metric, not a secret
@@ -48,7 +49,8 @@ class Quality(ApiModel):
     )
     metric: Metric = Field(
         default=Metric.AUTO,
-        description="Auto: CosineSimilarity for embeddings, Accuracy for classes, Perplexity for text generation.",
+        description="Auto: CosineSimilarity for embeddings, Accuracy for classes, SpearmanCorrelation for reranking,"
+        " Perplexity for text generation.",
     )
     max_drop: float = Field(
         default=0.01,

@@ -146,7 +146,7 @@ class SpeculativeDecoding(ApiModel):
 class EarlyExit(ApiModel):
     """Answer from a middle layer when it is sure."""
 
-    confidence: float = Field(gt=0.0, lt=1.0, description="Confidence that suffices.")
+    confidence: float = Field(gt=0.0, lt=1.0, description="Share of early answers that must be the whole model's.")
 
 
 class FastPath(ApiModel):

@@ -48,7 +48,8 @@ class Support:
     """Empty for formats without scales; the first is what Auto stands for."""
 
 
-_ENCODERS = frozenset({Task.EMBEDDING, Task.CLASSIFICATION})
+_ENCODERS = frozenset({Task.EMBEDDING, Task.CLASSIFICATION, Task.RERANKING})
+_GPU_ENCODERS = frozenset({Task.EMBEDDING, Task.CLASSIFICATION})
 _GENERATES = frozenset({Task.TEXT_GENERATION})
 _METHOD = QuantizationMethod
 
@@ -82,7 +83,7 @@ SUPPORTED: tuple[Support, ...] = (
     Support(Backend.OPENVINO, "cpu", _GENERATES, Format.INT8, (_METHOD.DYNAMIC,)),
     *(Support(Backend.OPENVINO, "cpu", _GENERATES, *row) for row in WEIGHT_ROWS),
     Support(Backend.TORCH, "cpu", _GENERATES, Format.NONE, ()),
-    *(Support(Backend.TENSORRT, "nvidia", _ENCODERS, *row) for row in nvidia_rows(Backend.TENSORRT)),
+    *(Support(Backend.TENSORRT, "nvidia", _GPU_ENCODERS, *row) for row in nvidia_rows(Backend.TENSORRT)),
     *(Support(Backend.TENSORRT_LLM, "nvidia", _GENERATES, *row) for row in nvidia_rows(Backend.TENSORRT_LLM)),
 )
 """Order is preference: Auto takes the first row that fits."""
@@ -90,6 +91,8 @@ SUPPORTED: tuple[Support, ...] = (
 METRICS: dict[Task, tuple[Metric, ...]] = {
     Task.EMBEDDING: (Metric.COSINE_SIMILARITY, Metric.SPEARMAN_CORRELATION),
     Task.CLASSIFICATION: (Metric.ACCURACY, Metric.F1),
+    # nDCG counts queries, and the builtin set has 49: too few for a budget of some per cent.
+    Task.RERANKING: (Metric.SPEARMAN_CORRELATION, Metric.NDCG),
     Task.TEXT_GENERATION: (Metric.PERPLEXITY, Metric.TOKEN_AGREEMENT),
 }
 """Metrics that can be measured; the first is what Auto stands for."""
@@ -97,7 +100,7 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
 BUILTIN_DATASETS: dict[str, frozenset[Task]] = {
     "news-en": frozenset({Task.EMBEDDING, Task.TEXT_GENERATION}),
     "reviews-en": frozenset({Task.EMBEDDING, Task.CLASSIFICATION}),
-    "similarity-en": frozenset({Task.EMBEDDING}),
+    "similarity-en": frozenset({Task.EMBEDDING, Task.RERANKING}),
 }
 """Sets that come with the builder and the tasks they can judge."""
 
@@ -107,6 +110,7 @@ _SCORED_DATASETS = ("similarity-en",)
 _READ_BY: dict[Metric, frozenset[str]] = {
     Metric.COSINE_SIMILARITY: frozenset({"text", "text_pair"}),
     Metric.SPEARMAN_CORRELATION: frozenset({"text", "text_pair", "score"}),
+    Metric.NDCG: frozenset({"text", "text_pair", "score"}),
     Metric.ACCURACY: frozenset({"text", "label"}),
     Metric.F1: frozenset({"text", "label"}),
     Metric.PERPLEXITY: frozenset({"text"}),
@@ -193,10 +197,10 @@ def unavailable(recipe: Recipe, accelerator: AcceleratorFacts | None = None) -> 
     if on_gpu and accelerator is not None:
         calibrated = quantization is not None and calibrates(quantization)
         found += unavailable_on_nvidia(recipe, accelerator, calibrated=calibrated)
-        return [*found, *_calibration_rows(quantization)]
+        return [*found, *_calibration_rows(quantization, recipe.task)]
     found += _parallelism(recipe.parallelism)
     if recipe.quantization is not None:
-        found += _quantization(recipe.quantization, generates=recipe.task is Task.TEXT_GENERATION)
+        found += _quantization(recipe.quantization, recipe.task)
         found += _bf16(recipe.quantization, accelerator)
     return found
 
@@ -220,10 +224,13 @@ def unavailable_evidence(task: Task, evidence: EvidenceRequest) -> list[Unavaila
             ("quality.metric", f"builtin set {builtin.name} has no scores for metric SpearmanCorrelation; use {names}")
         )
     if builtin is not None and builtin.name in BUILTIN_DATASETS and task not in BUILTIN_DATASETS[builtin.name]:
+        lacks, wanted = (
+            ("scores", "text, textPair and score") if task is Task.RERANKING else ("labels", "text and label")
+        )
         found.append(
             (
                 "quality.dataset",
-                f"builtin set {builtin.name} has no labels for task {task.value}; give a data set with text and label",
+                f"builtin set {builtin.name} has no {lacks} for task {task.value}; give a data set with {wanted}",
             )
         )
     return found
@@ -362,7 +369,8 @@ def _engine(recipe: Recipe, vendor: str) -> list[Unavailable]:
     return []
 
 
-def _quantization(quantization: Quantization, *, generates: bool) -> list[Unavailable]:
+def _quantization(quantization: Quantization, task: Task) -> list[Unavailable]:
+    generates = task is Task.TEXT_GENERATION
     if generates:
         found = [*_granularity(quantization), *unavailable_mixture(quantization)]
     else:
@@ -373,15 +381,16 @@ def _quantization(quantization: Quantization, *, generates: bool) -> list[Unavai
         found.append(
             (f"{where}.exclude", f"exclude has no effect with format {quantization.format.value}; leave it out")
         )
-    return [*found, *_calibration_rows(quantization)]
+    return [*found, *_calibration_rows(quantization, task)]
 
 
-def _calibration_rows(quantization: Quantization | None) -> list[Unavailable]:
+def _calibration_rows(quantization: Quantization | None, task: Task) -> list[Unavailable]:
     rows = quantization.calibration.dataset if quantization is not None else None
     if rows is None:
         return []
     path = "optimization.quantization.calibration.dataset"
-    return [*_dataset(path, rows), *_columns(path, rows, frozenset({"text"}), "calibration")]
+    read = frozenset({"text", "text_pair"} if task is Task.RERANKING else {"text"})
+    return [*_dataset(path, rows), *_columns(path, rows, read, "calibration")]
 
 
 def _granularity(quantization: Quantization) -> list[Unavailable]:

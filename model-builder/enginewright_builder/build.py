@@ -15,11 +15,12 @@ from enginewright_api.geometry import Geometry
 from enginewright_api.manifest import Evidence
 from enginewright_api.optimization import Format, Quantization
 from enginewright_api.outcome import ArtifactReference, StageReport
-from enginewright_api.recipe import BuildRequest
+from enginewright_api.recipe import BuildRequest, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_api.short_source import teacher_source
 from enginewright_api.support import calibrates, toolchain_of, unavailable, unavailable_evidence
 from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
+from enginewright_builder.datasets.rows import paired
 from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
 from enginewright_builder.gate.looks import Look, planned, settled
 from enginewright_builder.gate.quality import compare
@@ -83,6 +84,8 @@ class Build:
         description = describe(checkpoint, recipe, recipe.backend)
         baseline = self.cache.run(Baseline(source, describe(checkpoint, recipe, Backend.TORCH)))
         evaluation = draw(self.request.evidence.dataset, "evaluation", self.places)
+        if recipe.task is Task.RERANKING:
+            evaluation = evaluation.by_query()
         looks = planned(self.request.evidence.samples, len(evaluation.rows))
         rows = evaluation.first(looks[0].samples)
         with ThreadPoolExecutor(1, thread_name_prefix="reference") as beside:
@@ -145,6 +148,8 @@ class Build:
             source = self._transform("prune", source, recipe.pruning, rows)
         if recipe.low_rank is not None:
             source = self._transform("factorize", source, recipe.low_rank, _NOTHING)
+        if recipe.early_exit is not None:
+            source = self._transform("exit", source, recipe.early_exit, rows)
         return source
 
     def _transform(
@@ -174,7 +179,7 @@ class Build:
         rows, _ = without_leaks(
             draw(recipe.training or self.request.evidence.dataset, "calibration", self.places), evaluation.rows
         )
-        return rows
+        return Drawn(rows.name, paired(rows.rows)) if recipe.task is Task.RERANKING else rows
 
     def _toolchain(self, name: str, stage: str) -> Toolchain:
         return self.toolchains.of(name, partial(self.cache.tell, stage))

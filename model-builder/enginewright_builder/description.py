@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 from enginewright_api.cpu import gains_from_bf16
-from enginewright_api.engine_description import EngineDescription, Pooling
+from enginewright_api.engine_description import EngineDescription, ExitPart, ExitPoint, Pooling
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format
 from enginewright_api.recipe import Recipe, Task
@@ -13,13 +13,16 @@ from enginewright_api.serving_spec import Backend
 from enginewright_builder.generation_description import check_generation_limits, describe_generation
 from enginewright_builder.nvidia_runtime import PACKAGES as NVIDIA_PACKAGES
 from enginewright_builder.nvidia_runtime import entry_of, version_of
-from enginewright_builder.sources.checkpoint import Checkpoint
+from enginewright_builder.sources.checkpoint import Checkpoint, read_json
 
 EAGER = "checkpoint"
 """Entry of engines that eager PyTorch runs: the baseline."""
 
 ENTRIES = {Backend.OPENVINO: "openvino.xml", Backend.ONNX_RUNTIME: "model.onnx", Backend.TORCH: EAGER}
 _FEW_BITS = frozenset({Format.INT8, Format.INT4, Format.INT2, Format.MIXED})
+EXIT = "exit.json"
+"""Of a checkpoint with an early exit; compression.early_exit writes it."""
+
 PACKAGES = {Backend.OPENVINO: "openvino", Backend.ONNX_RUNTIME: "onnxruntime", Backend.TORCH: "torch"}
 
 
@@ -43,15 +46,20 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, archit
     if recipe.task is Task.TEXT_GENERATION:
         return describe_generation(checkpoint, recipe, backend, precision=_precision(recipe, backend, architecture))
     config = checkpoint.config
-    classify = recipe.task is Task.CLASSIFICATION
-    if classify and not checkpoint.architecture.endswith("ForSequenceClassification"):
+    scores = recipe.task is not Task.EMBEDDING
+    if scores and not checkpoint.architecture.endswith("ForSequenceClassification"):
         raise DeterministicError(
             "InvalidCheckpoint",
-            f"config.json: architecture {checkpoint.architecture} has no classification head; task Classification needs"
-            " a …ForSequenceClassification checkpoint",
+            f"config.json: architecture {checkpoint.architecture} has no classification head; task {recipe.task.value}"
+            " needs a …ForSequenceClassification checkpoint",
         )
-    pooling, normalize = (Pooling.NONE, False) if classify else checkpoint.pooling()
-    labels = checkpoint.labels() if classify else []
+    pooling, normalize = (Pooling.NONE, False) if scores else checkpoint.pooling()
+    labels = checkpoint.labels() if scores else []
+    if recipe.task is Task.RERANKING and len(labels) != 1:
+        raise DeterministicError(
+            "InvalidCheckpoint",
+            f"config.json: id2label has {len(labels)} classes; task Reranking needs a head with one output, the score",
+        )
     inputs = ["input_ids", "attention_mask"]
     if int(config.get("type_vocab_size") or 0) > 1:
         inputs.append("token_type_ids")
@@ -60,9 +68,9 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, archit
         backend=backend,
         entry=ENTRIES.get(backend) or entry_of(recipe, backend),
         inputs=inputs,
-        output="scores" if classify else "embedding",
-        output_dimension=len(labels) if classify else _dimension(config),
-        labels=labels,
+        output="scores" if scores else "embedding",
+        output_dimension=len(labels) if scores else _dimension(config),
+        labels=labels if recipe.task is Task.CLASSIFICATION else [],
         pooling=pooling,
         normalize=normalize,
         limits=recipe.limits,
@@ -79,9 +87,18 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, archit
 def describe_engine(checkpoint: Checkpoint, recipe: Recipe, architecture: str = "") -> EngineDescription:
     """engine.json of what the recipe compiles."""
     found = describe(checkpoint, recipe, recipe.backend, architecture=architecture)
+    if recipe.early_exit is not None:
+        return _with_exit(found, checkpoint)
     if recipe.backend is Backend.TORCH and recipe.task is not Task.TEXT_GENERATION:
         return found.model_copy(update={"entry": "model.pt2"})
     return found
+
+
+def _with_exit(whole: EngineDescription, checkpoint: Checkpoint) -> EngineDescription:
+    """What its exit.json says; the first of three graphs is the entry."""
+    found = read_json(checkpoint.folder / EXIT, name=EXIT)
+    point = ExitPoint(layer=found["layer"], width=found["width"], threshold=found["threshold"])
+    return whole.model_copy(update={"entry": f"{ExitPart.FIRST.value}/{whole.entry}", "early_exit": point})
 
 
 def _fast_path_tokens(recipe: Recipe, backend: Backend) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from enginewright_api.engine_description import EngineDescription
+from enginewright_api.engine_description import EngineDescription, ExitPart
 from enginewright_api.errors import DeterministicError
 from enginewright_api.serving_spec import Backend
 
@@ -28,6 +28,11 @@ class Runner(Protocol):
 
 def load_runner(folder: Path, engine: EngineDescription, threads: int) -> Runner:
     """The runner of the engine's backend. `folder` holds engine.json and engine/."""
+    if engine.early_exit is not None and engine.early_exit.part is None:
+        from enginewright_serving.triton.exiting_runner import ExitingRunner
+
+        first, head, rest = (load_runner(folder, engine.exit_part(part), threads) for part in ExitPart)
+        return ExitingRunner(first, head, rest, engine.early_exit.threshold)
     if engine.backend is Backend.OPENVINO:
         from enginewright_serving.triton.openvino_runner import OpenVinoRunner
 

@@ -70,8 +70,13 @@ def output_loss(
     Classes and tokens: KL(teacher || student) of the distributions at `temperature`, times temperature², which keeps
     the size of the gradient (Hinton, Vinyals, Dean 2015). Embeddings: cosine distance of the pooled vectors plus their
     squared error relative to the teacher's length; of vectors of another length, only the cosines between the texts of
-    the batch can be compared (Park 2019, relational distillation).
+    the batch can be compared (Park 2019, relational distillation). Scores of pairs: squared error over the teacher's
+    variance.
     """
+    if task is Task.RERANKING:
+        own, wanted = student_out.logits.float(), teacher_out.logits.float()
+        spread = wanted.var(unbiased=False).clamp(min=_TINY)
+        return (own - wanted).square().mean() / spread
     if task is Task.EMBEDDING:
         student = pooled(student_out.last_hidden_state, batch.attention_mask, pooling)
         teacher = pooled(teacher_out.last_hidden_state, batch.attention_mask, pooling)
@@ -93,7 +98,7 @@ def label_loss(student_out: Any, task: Task, batch: Batch) -> torch.Tensor | Non
     if task is Task.TEXT_GENERATION:
         following = batch.input_ids[:, 1:].masked_fill(batch.attention_mask[:, 1:] == 0, NO_LABEL)
         return functional.cross_entropy(student_out.logits[:, :-1].flatten(0, 1).float(), following.flatten())
-    if task is Task.EMBEDDING or batch.labels is None or bool((batch.labels == NO_LABEL).all()):
+    if task in (Task.EMBEDDING, Task.RERANKING) or batch.labels is None or bool((batch.labels == NO_LABEL).all()):
         return None
     return functional.cross_entropy(student_out.logits.float(), batch.labels)
 

@@ -39,6 +39,11 @@ class Drawn:
         """The first `count` rows, or all there are."""
         return Drawn(self.name, self.rows[:count])
 
+    def by_query(self) -> Drawn:
+        """Pairs of one query side by side, so that the first rows hold whole queries; queries ordered by digest."""
+        ordered = sorted(self.rows, key=lambda row: sha256_hex(row.text.encode()))
+        return Drawn(self.name, tuple(ordered))
+
 
 def draw(dataset: Dataset, purpose: Purpose, places: Places) -> Drawn:
     """All rows, shuffled by content (a digest, no random numbers): equal sets give equal draws on every machine.

@@ -7,13 +7,14 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import isfinite
 from pathlib import Path
 
 from enginewright_api.errors import DeterministicError
+from enginewright_api.recipe import Task
 from enginewright_api.source import Columns
 from enginewright_builder.datasets.parquet import parquet_records
 
@@ -22,6 +23,9 @@ MOST_BYTES = 2**30
 MOST_ROWS = 2_000_000
 _CELL_BYTES = 2**20
 _WORDS = re.compile(r"\w+")
+
+Text = str | tuple[str, str]
+"""What an encoder reads at once: a text; or a query and a text that is ranked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,22 @@ class Row:
     def normalized(self) -> str:
         """What two rows are compared by, so that copies which differ in writing only are found."""
         return normalized(self.text)
+
+
+def paired(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows as a reranker reads them: one without a second text gets the next row's text, the last one the first's."""
+    following = (*rows[1:], *rows[:1])
+    return tuple(
+        row if row.text_pair is not None else replace(row, text_pair=other.text)
+        for row, other in zip(rows, following, strict=True)
+    )
+
+
+def texts_of_rows(rows: Sequence[Row], task: Task) -> list[Text]:
+    """What an encoder is asked: of a reranker pairs, of others the texts, then the second texts of those with one."""
+    if task is Task.RERANKING:
+        return [(row.text, row.text_pair or "") for row in paired(rows)]
+    return [*(row.text for row in rows), *(row.text_pair for row in rows if row.text_pair is not None)]
 
 
 def normalized(text: str) -> str:

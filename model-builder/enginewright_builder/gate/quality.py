@@ -16,6 +16,7 @@ from enginewright_builder.gate.bounds import at_least_unseen, bound_at, mean_bou
 from enginewright_builder.gate.generation import measure_generation
 from enginewright_builder.gate.looks import Look
 from enginewright_builder.gate.measured import Measured
+from enginewright_builder.gate.ranking import measure_ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +40,8 @@ def compare(
 ) -> QualityEvidence:
     """Evidence for one request, as one look of a planned sequence; the only one when no look is given.
 
-    Vectors hold one row a text; for SpearmanCorrelation the texts first, then their pairs. Raises DeterministicError
+    Vectors hold one row a text; for SpearmanCorrelation of embeddings the texts first, then their pairs.
+    A reranker gives one score a pair. Raises DeterministicError
     InvalidDataset when rows lack what the metric needs.
     """
     levels = (look or Look(len(rows))).levels
@@ -90,6 +92,8 @@ def _measure(
         drops = 1.0 - similar
         bounds = mean_bounds(drops, levels)
         return Measured(1.0, float(similar.mean()), float(drops.mean()), bounds, float(similar.min()))
+    if metric is Metric.NDCG:
+        return measure_ranking(engine, baseline, rows, levels)
     if metric is Metric.SPEARMAN_CORRELATION:
         return _spearman(engine, baseline, rows, levels)
     if metric in (Metric.ACCURACY, Metric.F1):
@@ -148,8 +152,7 @@ def _spearman(engine: Vectors, baseline: Vectors, rows: Sequence[Row], levels: L
             "InvalidDataset", f"quality.dataset: {len(human)} scored pairs with equal scores tell nothing about ranks"
         )
     half = len(rows)
-    similar = cosines(engine[:half], engine[half:])
-    similar_before = cosines(baseline[:half], baseline[half:])
+    similar, similar_before = (_of_pairs(answers, half) for answers in (engine, baseline))
 
     def drop_of(counts: Floats) -> Floats:
         return rank_correlation(similar_before, human, counts) - rank_correlation(similar, human, counts)
@@ -157,6 +160,13 @@ def _spearman(engine: Vectors, baseline: Vectors, rows: Sequence[Row], levels: L
     once = np.ones((1, half))
     optimized, before = (float(rank_correlation(one, human, once)[0]) for one in (similar, similar_before))
     return Measured(before, optimized, before - optimized, statistic_bounds(drop_of, half, levels))
+
+
+def _of_pairs(answers: Vectors, pairs: int) -> Floats:
+    """How alike each pair is: a reranker says so itself; of embeddings, the texts' vectors, then their pairs', tell."""
+    if len(answers) == pairs:
+        return answers[:, 0].astype(np.float64)
+    return cosines(answers[:pairs], answers[pairs:])
 
 
 def rank_correlation(left: Floats, right: Floats, counts: Floats) -> Floats:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from enginewright_api.errors import DeterministicError, TransientError
+from enginewright_builder.datasets.rows import Text
 from enginewright_builder.servers.server import Server
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Answers:
 class Answering(Protocol):
     """What the gate needs of a connection, whatever the engine does."""
 
-    def ask_all(self, texts: Sequence[str], *, batch: int) -> Answers:
+    def ask_all(self, texts: Sequence[Text], *, batch: int) -> Answers:
         """One row a text, in the order of the texts."""
 
     def __enter__(self) -> Answering: ...
@@ -60,16 +61,14 @@ class Client:
     ) -> None:
         self._client.close()
 
-    def ask(self, texts: Sequence[str]) -> Answers:
+    def ask(self, texts: Sequence[Text]) -> Answers:
         """One request. Raises DeterministicError EngineFailed (it refuses) or TransientError (it is gone)."""
-        import numpy as np
-
-        values = np.array([[text.encode()] for text in texts], dtype=np.object_)
-        given = self._triton.InferInput("text", list(values.shape), "BYTES")
-        given.set_data_from_numpy(values)
+        first = [text if isinstance(text, str) else text[0] for text in texts]
+        second = [text[1] for text in texts if not isinstance(text, str)]
+        given = [self._input("text", first), *([self._input("text_pair", second)] if second else [])]
         wanted = [self._triton.InferRequestedOutput(name) for name in (self._output, "tokens")]
         try:
-            result = self._client.infer(self._server.name, [given], outputs=wanted)
+            result = self._client.infer(self._server.name, given, outputs=wanted)
         except self._triton.InferenceServerException as error:
             raise DeterministicError(
                 "EngineFailed", f"engine {self._server.name} failed on a request: {error.message()}"[:500]
@@ -84,14 +83,14 @@ class Client:
             )
         return Answers(vectors, tokens.reshape(-1))
 
-    def ask_all(self, texts: Sequence[str], *, batch: int) -> Answers:
+    def ask_all(self, texts: Sequence[Text], *, batch: int) -> Answers:
         """All texts, `batch` a request, answers in the order of the texts.
 
         Requests are made of texts of similar length: less padding, and the same for every engine.
         """
         import numpy as np
 
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        order = sorted(range(len(texts)), key=lambda index: _length(texts[index]))
         chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
         parts = [self.ask([texts[index] for index in chunk]) for chunk in chunks]
         back = np.argsort(np.array(order, dtype=np.int64), kind="stable")
@@ -99,3 +98,15 @@ class Client:
             np.concatenate([part.vectors for part in parts])[back],
             np.concatenate([part.tokens for part in parts])[back],
         )
+
+    def _input(self, name: str, texts: Sequence[str]) -> Any:
+        import numpy as np
+
+        values = np.array([[text.encode()] for text in texts], dtype=np.object_)
+        given = self._triton.InferInput(name, list(values.shape), "BYTES")
+        given.set_data_from_numpy(values)
+        return given
+
+
+def _length(text: Text) -> int:
+    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescription
 from enginewright_api.errors import DeterministicError, TransientError
+from enginewright_builder.datasets.rows import Text
 from enginewright_builder.servers.asking import Answers
 from enginewright_builder.servers.server import Server
 
@@ -77,7 +78,7 @@ class GenerationClient:
         self._client.stop_stream(cancel_requests=True)
         self._client.close()
 
-    def ask_all(self, texts: Sequence[str], *, batch: int) -> Answers:
+    def ask_all(self, texts: Sequence[Text], *, batch: int) -> Answers:
         """One row a text, in the columns of gate.generation: mean negative log-likelihood a token (nats), tokens
         predicted, then the next token chosen greedily after the first half and after the whole text.
 
@@ -85,7 +86,7 @@ class GenerationClient:
         """
         import numpy as np
 
-        cut = [self._cut(text) for text in texts]
+        cut = [self._cut(text if isinstance(text, str) else " ".join(text)) for text in texts]
         asked = [
             wish
             for whole, half in cut

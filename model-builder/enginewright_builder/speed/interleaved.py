@@ -15,6 +15,7 @@ import numpy as np
 
 from enginewright_api.evidence import Measurement
 from enginewright_api.serving_spec import Limits
+from enginewright_builder.datasets.rows import Text
 
 SHAPES = ((1, 16), (1, 128), (8, 128), (32, 128))
 """Batch and tokens."""
@@ -23,7 +24,7 @@ _WARM_UP = 2
 _MIN_ROUNDS = 5
 _MAX_ROUNDS = 200
 
-Ask = Callable[[Sequence[str]], object]
+Ask = Callable[[Sequence[Text]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def shapes_within(limits: Limits) -> list[tuple[int, int]]:
     return list(dict.fromkeys(cut))
 
 
-def measure(engine: Ask, baseline: Ask, batches: Sequence[Sequence[str]], *, seconds: float) -> Times:
+def measure(engine: Ask, baseline: Ask, batches: Sequence[Sequence[Text]], *, seconds: float) -> Times:
     """Ask both with the same texts, in alternating order, for about `seconds`."""
     for texts in batches[:_WARM_UP]:
         engine(texts)

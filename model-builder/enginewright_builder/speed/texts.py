@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enginewright_api.errors import DeterministicError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 def texts_of(tokens: int, count: int, material: Sequence[str], tokenizer_folder: Path) -> list[str]:
@@ -25,6 +29,30 @@ def texts_of(tokens: int, count: int, material: Sequence[str], tokenizer_folder:
         text, start = _joined(material, start, tokens)
         texts.append(_cut(tokenizer, text, tokens))
     return texts
+
+
+def pairs_of(tokens: int, count: int, material: Sequence[str], tokenizer_folder: Path) -> list[tuple[str, str]]:
+    """`count` pairs that the tokenizer turns into exactly `tokens` tokens together: a query of about a quarter, a text.
+
+    Raises DeterministicError as `texts_of`.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    between = tokenizer.num_special_tokens_to_add(True) - tokenizer.num_special_tokens_to_add(False)
+    return [_parted(tokenizer, text, tokens) for text in texts_of(tokens - between, count, material, tokenizer_folder)]
+
+
+def _parted(tokenizer: Tokenizer, text: str, tokens: int) -> tuple[str, str]:
+    """At the first space from a quarter on where no token is split or joined; else at the quarter."""
+    quarter = len(text) // 4
+    for place in range(quarter, len(text)):
+        pair = (text[:place], text[place + 1 :])
+        if text[place] == " " and len(tokenizer.encode(*pair).ids) == tokens:
+            return pair
+    return text[:quarter], text[quarter:]
 
 
 def _joined(material: Sequence[str], start: int, tokens: int) -> tuple[str, int]:

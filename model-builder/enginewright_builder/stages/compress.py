@@ -13,7 +13,9 @@ from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescri
 from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import canonical_json, digest_of
 from enginewright_api.optimization import Quantization, QuantizationMethod
+from enginewright_api.recipe import Task
 from enginewright_builder.datasets.draw import Drawn
+from enginewright_builder.datasets.rows import Text, texts_of_rows
 from enginewright_builder.description import EAGER
 from enginewright_builder.sources.checkpoint import TOKENIZER_FILES
 from enginewright_builder.stages.stage import Output
@@ -99,7 +101,7 @@ class Quantize:
                 tokenizer=self.checkpoint.folder,
                 description=self.description,
                 quantization=settings,
-                texts=[row.text for row in self.calibration.rows],
+                texts=_read(self.calibration, self.description.task),
                 into=into,
             )
         )
@@ -150,13 +152,18 @@ class Compile:
                     graph=self.graph.folder,
                     tokenizer=into / "tokenizer",
                     description=self.description,
-                    probe=[row.text for row in self.probe.first(_PROBES).rows],
+                    probe=_read(self.probe.first(_PROBES), self.description.task),
                     into=engine,
                 )
             )
         write_description(into, self.description)
         size = folder_bytes(engine)
         return {"sizeBytes": size, "message": f"{self.description.backend.value} engine, {_mib(engine)}"}
+
+
+def _read(drawn: Drawn, task: Task) -> list[Text]:
+    """First texts, or pairs for a reranker."""
+    return texts_of_rows(drawn.rows, task)[: len(drawn.rows)]
 
 
 def bits_told(found: Mapping[str, object]) -> str:

@@ -11,14 +11,16 @@ from typing import Any
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.evidence import BenchmarkEvidence, Measurement
 from enginewright_api.identity import digest_of
+from enginewright_api.recipe import Task
 from enginewright_builder.datasets.draw import Drawn
+from enginewright_builder.datasets.rows import Text, texts_of_rows
 from enginewright_builder.gate.generation import check_same_likelihood, summary
 from enginewright_builder.gate.sanity import check_equal, check_finite
 from enginewright_builder.machine import Disturbance, describe_machine
 from enginewright_builder.servers.pair import Pair
 from enginewright_builder.speed import generating
 from enginewright_builder.speed.interleaved import geometric_mean, measure, measurement, shapes_within
-from enginewright_builder.speed.texts import texts_of
+from enginewright_builder.speed.texts import pairs_of, texts_of
 from enginewright_builder.stages.compress import copy_tokenizer, folder_bytes, link_checkpoint, write_description
 from enginewright_builder.stages.stage import Output
 
@@ -86,7 +88,7 @@ class Reference:
         import numpy as np
 
         with self.servers.alone("reference", self.baseline.folder, self.description.output) as client:
-            answers = client.ask_all(texts_in(self.rows), batch=_batch(self.description))
+            answers = client.ask_all(_asked(self.rows, self.description), batch=_batch(self.description))
         check_finite(answers.vectors, who="the baseline")
         np.save(into / ANSWERS, answers.vectors, allow_pickle=False)
         return {"message": f"{len(self.rows.rows)} rows of {self.rows.name}"}
@@ -114,7 +116,7 @@ class Verify:
         import numpy as np
 
         with self.servers.answering("engine", self.description.output) as client:
-            answers = client.ask_all(texts_in(self.rows), batch=_batch(self.description))
+            answers = client.ask_all(_asked(self.rows, self.description), batch=_batch(self.description))
         check_finite(answers.vectors, who="the engine")
         baseline = np.load(self.reference.folder / ANSWERS, allow_pickle=False)
         result: dict[str, Any] = {"message": f"{len(self.rows.rows)} rows of {self.rows.name} through the server"}
@@ -173,11 +175,13 @@ class Benchmark:
         shapes = shapes_within(self.description.limits)
         texts = [row.text for row in self.material.rows]
         output, found, peak = self.description.output, [], 0
+        drawn = pairs_of if self.description.task is Task.RERANKING else texts_of
         with self.servers.engine(output) as engine, self.servers.baseline(output) as baseline:
             for done, (batch, tokens) in enumerate(shapes):
                 self.told(done / len(shapes), f"batch {batch}, {tokens} tokens")
-                same_length = texts_of(tokens, batch * _BATCHES_A_SHAPE, texts, self.engine.folder / "tokenizer")
-                times = measure(engine.ask, baseline.ask, _chunks(same_length, batch), seconds=_SECONDS_A_SHAPE)
+                same_length = drawn(tokens, batch * _BATCHES_A_SHAPE, texts, self.engine.folder / "tokenizer")
+                batches = [same_length[start : start + batch] for start in range(0, len(same_length), batch)]
+                times = measure(engine.ask, baseline.ask, batches, seconds=_SECONDS_A_SHAPE)
                 found.append(measurement(times, batch=batch, tokens=tokens))
                 peak = max(peak, self.servers.engine_resident_bytes())
         return found, peak
@@ -203,9 +207,8 @@ def _batch(description: EngineDescription) -> int:
     return min(_BATCH, description.limits.max_batch_size)
 
 
-def texts_in(rows: Drawn) -> list[str]:
-    """Texts, then the pairs of those that have one."""
-    return [row.text for row in rows.rows] + [row.text_pair for row in rows.rows if row.text_pair is not None]
+def _asked(rows: Drawn, description: EngineDescription) -> list[Text]:
+    return texts_of_rows(rows.rows, description.task)
 
 
 def _chunks(texts: Sequence[str], size: int) -> list[Sequence[str]]:

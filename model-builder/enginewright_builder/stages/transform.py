@@ -10,6 +10,7 @@ from typing import Any
 from enginewright_api.identity import digest_of
 from enginewright_api.optimization import Distillation, LowRank, Pruning
 from enginewright_api.recipe import Recipe, Task
+from enginewright_api.serving_spec import EarlyExit
 from enginewright_builder.datasets.draw import Drawn
 from enginewright_builder.digests import tree_digest
 from enginewright_builder.stages.stage import Output
@@ -17,7 +18,7 @@ from enginewright_builder.toolchain.client import Toolchain
 from enginewright_builder.toolchain.tasks import TransformTask
 
 Told = Callable[[float, str], None]
-Settings = Distillation | Pruning | LowRank
+Settings = Distillation | Pruning | LowRank | EarlyExit
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Transform:
                 distillation=settings if isinstance(settings, Distillation) else None,
                 pruning=settings if isinstance(settings, Pruning) else None,
                 low_rank=settings if isinstance(settings, LowRank) else None,
+                early_exit=settings if isinstance(settings, EarlyExit) else None,
                 teachers=[teacher.folder for teacher in self.teachers],
                 rows=list(self.rows.rows),
                 into=into,
@@ -71,7 +73,8 @@ class Transform:
 def needs_training(recipe: Recipe) -> bool:
     """Whether a step learns from rows or looks at them."""
     pruning = recipe.pruning
-    return recipe.distillation is not None or (pruning is not None and pruning.looks_at_rows)
+    looks = pruning is not None and pruning.looks_at_rows
+    return looks or recipe.distillation is not None or recipe.early_exit is not None
 
 
 def _told(found: dict[str, object]) -> str:

@@ -11,6 +11,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Quantization
 from enginewright_api.recipe import Task
 from enginewright_api.serving_spec import Backend
+from enginewright_builder.toolchain.exiting_backend import ExitingBackend
 from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.onnxruntime_backend import ONNXRuntimeBackend
 from enginewright_builder.toolchain.openvino_backend import OpenVINOBackend
@@ -74,3 +75,13 @@ def backend_of(backend: Backend, task: Task = Task.EMBEDDING) -> EngineBackend:
             f"engine.backend: this builder has no compiler for {backend.value} and task {task.value}; it has {names}",
         )
     return found
+
+
+def backend_for(description: EngineDescription) -> EngineBackend:
+    """The compiler of an engine, as a whole. Raises as `backend_of`, and for a backend without early exits."""
+    found = backend_of(description.backend, description.task)
+    if description.early_exit is None:
+        return found
+    if not isinstance(found, OpenVINOBackend | ONNXRuntimeBackend):
+        raise DeterministicError("ToolchainMissing", f"runtime.earlyExit: backend {description.backend.value} has none")
+    return ExitingBackend(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enginewright_api.engine_description import EngineDescription, Pooling
+from enginewright_api.engine_description import HIDDEN_STATES, EngineDescription, Pooling
 from enginewright_api.recipe import Task
 from enginewright_builder.compression.structure import load_model
 
@@ -26,6 +26,10 @@ def load_encoder(checkpoint: Path, description: EngineDescription) -> torch.nn.M
 
     model = load_model(checkpoint, description.task)
     torch.manual_seed(0)
+    if description.early_exit is not None and description.early_exit.part is not None:
+        from enginewright_builder.toolchain.exit_parts import part_of
+
+        return part_of(model, checkpoint, description.early_exit)
     return _wrap(model, description)
 
 
@@ -38,6 +42,9 @@ def example_inputs(description: EngineDescription) -> dict[str, Any]:
     mask = torch.ones_like(ids)
     mask[1, tokens // 2 :] = 0
     values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    if description.early_exit is not None:
+        generator = torch.Generator().manual_seed(0)
+        values[HIDDEN_STATES] = torch.randn(batch, tokens, description.early_exit.width, generator=generator)
     return {name: values[name] for name in description.inputs}
 
 
@@ -56,7 +63,7 @@ def _wrap(model: Any, description: EngineDescription) -> torch.nn.Module:
         def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
             given = dict(zip(names, inputs, strict=True))
             answer = self.model(**given)
-            if description.task is Task.CLASSIFICATION:
+            if description.task is not Task.EMBEDDING:
                 return answer.logits
             vectors = _pool(answer.last_hidden_state, given["attention_mask"], description.pooling)
             return torch.nn.functional.normalize(vectors, dim=1) if description.normalize else vectors

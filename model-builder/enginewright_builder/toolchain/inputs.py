@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginewright_api.engine_description import EngineDescription
+from enginewright_builder.datasets.rows import Text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,9 +17,9 @@ Feed = dict[str, "NDArray[np.int64]"]
 
 
 def feeds(
-    texts: Sequence[str], tokenizer_folder: Path, description: EngineDescription, *, max_tokens: int
+    texts: Sequence[Text], tokenizer_folder: Path, description: EngineDescription, *, max_tokens: int
 ) -> Iterator[Feed]:
-    """One input of batch 1 a text, unpadded: padding would count as activations while ranges are measured."""
+    """One input of batch 1 a text or pair, unpadded: padding would count as activations while ranges are measured."""
     import numpy as np
     from tokenizers import Tokenizer
 
@@ -26,7 +27,7 @@ def feeds(
     tokenizer.enable_truncation(min(max_tokens, description.limits.max_input_tokens))
     tokenizer.no_padding()
     for text in texts:
-        encoding = tokenizer.encode(text)
+        encoding = tokenizer.encode(text) if isinstance(text, str) else tokenizer.encode(*text)
         columns = {
             "input_ids": encoding.ids,
             "attention_mask": encoding.attention_mask,

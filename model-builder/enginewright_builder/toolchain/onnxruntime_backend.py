@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,19 @@ class ONNXRuntimeBackend:
 
     def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
         """Output for one input, as the server runs it."""
+        return next(self.answers(engine, description, [feed], threads))
+
+    def answers(
+        self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
+    ) -> Iterator[Any]:
+        """Outputs for several inputs of an engine, or of a graph."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(engine / ENTRY, options, providers=["CPUExecutionProvider"])
-        return session.run([description.output], feed)[0]
+        for feed in feeds:
+            yield session.run([description.output], feed)[0]
 
 
 def head_size(config: Any) -> int | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enginewright_api.engine_description import EngineDescription
+from enginewright_api.engine_description import HIDDEN_STATES, EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format, Granularity, Quantization, QuantizationMethod
 from enginewright_api.weight_support import weights_only
@@ -38,12 +38,11 @@ class OpenVINOBackend:
         import openvino as ov
 
         encoder = load_encoder(checkpoint, description)
-        shape = ov.PartialShape([-1, -1])
         try:
             model = ov.convert_model(
                 encoder,
                 example_input=tuple(example_inputs(description).values()),
-                input=[(shape, ov.Type.i64) for _ in description.inputs],
+                input=[_input(name, description) for name in description.inputs],
             )
         except (ov.frontend.OpConversionFailure, RuntimeError) as error:
             first = str(error).strip().splitlines()[0]
@@ -84,6 +83,12 @@ class OpenVINOBackend:
 
     def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
         """Output for one input, as the server runs it."""
+        return next(self.answers(engine, description, [feed], threads))
+
+    def answers(
+        self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
+    ) -> Iterator[Any]:
+        """Outputs for several inputs of an engine, or of a graph."""
         import openvino as ov
 
         compiled = ov.Core().compile_model(
@@ -91,7 +96,16 @@ class OpenVINOBackend:
             "CPU",
             {"INFERENCE_PRECISION_HINT": description.precision_hint, "INFERENCE_NUM_THREADS": threads},
         )
-        return compiled(feed)[description.output]
+        for feed in feeds:
+            yield compiled(feed)[description.output].copy()
+
+
+def _input(name: str, description: EngineDescription) -> tuple[openvino.PartialShape, openvino.Type]:
+    import openvino as ov
+
+    if name == HIDDEN_STATES and description.early_exit is not None:
+        return ov.PartialShape([-1, -1, description.early_exit.width]), ov.Type.f32
+    return ov.PartialShape([-1, -1]), ov.Type.i64
 
 
 def _post_training(

@@ -16,7 +16,7 @@ from typing import IO
 
 from enginewright_api.errors import DeterministicError, EnginewrightError
 from enginewright_builder.failures import translate
-from enginewright_builder.toolchain.backends import backend_of
+from enginewright_builder.toolchain.backends import backend_for
 from enginewright_builder.toolchain.inputs import feeds
 from enginewright_builder.toolchain.tasks import (
     TASK,
@@ -91,7 +91,7 @@ def _perform(task: AnyTask, threads: int, tell: Callable[[float, str], None]) ->
     torch.set_num_threads(threads)
     if isinstance(task, TransformTask):
         return transform(task, tell)
-    backend = backend_of(task.description.backend, task.description.task)
+    backend = backend_for(task.description)
     if isinstance(task, ExportTask):
         return backend.export(task.checkpoint, task.description, task.into) or {}
     if isinstance(task, QuantizeTask):
@@ -106,7 +106,7 @@ def _probe(task: CompileTask, threads: int) -> dict[str, object]:
     """The engine loads and answers with finite numbers of the right shape, before any server is started."""
     import numpy as np
 
-    backend = backend_of(task.description.backend, task.description.task)
+    backend = backend_for(task.description)
     limit = task.description.limits.max_input_tokens
     for feed in feeds(task.probe, task.tokenizer, task.description, max_tokens=limit):
         answer = backend.run(task.into, task.description, feed, threads)

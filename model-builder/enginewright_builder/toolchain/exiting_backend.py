@@ -1,0 +1,74 @@
+"""An engine with an early exit: three graphs of one backend, below first/, head/ and rest/."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from enginewright_api.engine_description import HIDDEN_STATES, EngineDescription, ExitPart
+from enginewright_api.optimization import Quantization
+from enginewright_builder.toolchain.inputs import Feed
+from enginewright_builder.toolchain.onnxruntime_backend import ONNXRuntimeBackend
+from enginewright_builder.toolchain.openvino_backend import OpenVINOBackend
+
+_THREADS = 2
+
+
+class ExitingBackend:
+    """Implements backends.EngineBackend by one that does."""
+
+    def __init__(self, backend: OpenVINOBackend | ONNXRuntimeBackend) -> None:
+        self.backend = backend
+        self.entry = f"{ExitPart.FIRST.value}/{backend.entry}"
+        self.package = backend.package
+
+    def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> dict[str, object]:
+        """Three graphs in float32. Raises as the backend."""
+        found: dict[str, object] = {}
+        for part in ExitPart:
+            (into / part.value).mkdir()
+            found |= self.backend.export(checkpoint, description.exit_part(part), into / part.value) or {}
+        return found
+
+    def quantize(
+        self,
+        graph: Path,
+        description: EngineDescription,
+        quantization: Quantization,
+        calibration: Sequence[Feed],
+        into: Path,
+    ) -> dict[str, object]:
+        """First and rest in the wanted format; the rest is measured on what the first gives. The head is small."""
+        first, rest = description.exit_part(ExitPart.FIRST), description.exit_part(ExitPart.REST)
+        states = self.backend.answers(graph / ExitPart.FIRST.value, first, calibration, _THREADS)
+        going_on = [
+            {HIDDEN_STATES: state, "attention_mask": feed["attention_mask"]}
+            for state, feed in zip(states, calibration, strict=True)
+        ]
+        for part in (ExitPart.FIRST, ExitPart.REST):
+            (into / part.value).mkdir()
+        found = self.backend.quantize(
+            graph / ExitPart.FIRST.value, first, quantization, calibration, into / ExitPart.FIRST.value
+        )
+        self.backend.quantize(graph / ExitPart.REST.value, rest, quantization, going_on, into / ExitPart.REST.value)
+        shutil.copytree(graph / ExitPart.HEAD.value, into / ExitPart.HEAD.value)
+        return found
+
+    def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
+        """Each of the three."""
+        for part in ExitPart:
+            (into / part.value).mkdir()
+            self.backend.compile(graph / part.value, description.exit_part(part), into / part.value)
+
+    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
+        """Mean of the head's and of the last answer: a number that is none shows, whichever gave it."""
+        first = description.exit_part(ExitPart.FIRST)
+        states = self.backend.run(engine / ExitPart.FIRST.value, first, feed, threads)
+        going_on = {HIDDEN_STATES: states, "attention_mask": feed["attention_mask"]}
+        scores = [
+            self.backend.run(engine / part.value, description.exit_part(part), going_on, threads)
+            for part in (ExitPart.HEAD, ExitPart.REST)
+        ]
+        return (scores[0] + scores[1]) / 2
