@@ -88,6 +88,7 @@ class Running:
                     "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error",
                     "OLIVE_DISABLE_TELEMETRY": "1", "PATH": path,
                 },
+                cwd=folder,  # some leave caches where they are started
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
