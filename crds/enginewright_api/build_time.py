@@ -42,7 +42,7 @@ _BYTES_A_SECOND = 10e9
 _EAGER_GENERATION = 2.0
 """Keys and values are put together in Python."""
 _BESIDE = frozenset({"reference"})
-_TOOLCHAIN = frozenset({"distil", "prune", "factorize", "export", "quantize", "compile"})
+_TOOLCHAIN = frozenset({"distil", "prune", "factorize", "learn", "export", "quantize", "compile"})
 
 
 def build_seconds(
