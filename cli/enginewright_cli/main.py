@@ -20,6 +20,7 @@ _COMMANDS = {
     "objects": ("apply", "get", "describe", "wait", "logs", "delete"),
     "building": ("build", "report"),
     "collecting": ("gc",),
+    "bundling": ("bundle", "unbundle"),
     "control": ("up", "down", "status"),
     "demonstration": ("demo",),
     "system": ("system",),
