@@ -69,7 +69,7 @@ QUANTIZATION: Honoured = {
     "method": (OPENVINO, "quantization.method"),
     "granularity": (OPENVINO, "quantization.granularity"),
     "exclude": (ONNX, "quantization.exclude"),
-    "groupSize": (f"{BUILDER}.toolchain.openvino_generation", "quantization.group_size"),
+    "groupSize": (f"{BUILDER}.toolchain.weight_only.compress", "quantization.group_size"),
     "kvCacheFormat": (f"{BUILDER}.generation_description", "quantization.kv_cache_format"),
     "mixed.averageBits": (f"{BUILDER}.toolchain.weight_only.compress", "mixed.average_bits"),
     "mixed.formats": (f"{BUILDER}.toolchain.weight_only.compress", "mixed.formats"),
@@ -137,6 +137,11 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "engine.limits.maxBatchSize": (TRITON, "limits.max_batch_size"),
         "engine.limits.maxOutputTokens": (f"{BUILDER}.generation_description", "limits.max_output_tokens"),
         "engine.limits.maxInputTokens": ("enginewright_serving.triton.text_encoder", "limits.max_input_tokens"),
+        "runtime.speculativeDecoding.method": ("enginewright_api.support", "wanted.method"),
+        "runtime.speculativeDecoding.draftTokens": (
+            "enginewright_serving.triton.openvino_generation",
+            "drafting.draft_tokens",
+        ),
         "runtime.fastPath.maxInputTokens": (f"{BUILDER}.description", "short.max_input_tokens"),
         "batching.mode": (TRITON, "batching.mode"),
         "batching.maxBatchSize": (TRITON, "batching.max_batch_size"),
@@ -200,8 +205,6 @@ ON_GPUS: Honoured = {
     "parallelism.expert": (SHAPE, "parallelism.expert"),
     "parallelism.context": (LLM, "parallelism.context"),
     "hardware.acceleratorsPerReplica": (SERVING, "accelerators_per_replica"),
-    "runtime.speculativeDecoding.method": (LLM, "wanted.method"),
-    "runtime.speculativeDecoding.draftTokens": (LLM, "wanted.draft_tokens"),
 }
 """Acted on where TensorRT-LLM runs, refused on class cpu: these are in REFUSED as well."""
 
@@ -298,7 +301,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "parallelism.expert": {"parallelism": {"expert": 2}},
     "hardware.acceleratorsPerReplica": {"hardware": {"acceleratorClasses": ["cpu"], "acceleratorsPerReplica": 2}},
     "runtime.kvCache": {**GENERATES, "runtime": {"kvCache": {"reuse": False}}},
-    "runtime.speculativeDecoding": {**GENERATES, "runtime": {"speculativeDecoding": {"method": "NGram"}}},
     "runtime.earlyExit": {"task": "Classification", "runtime": {"earlyExit": {"confidence": 0.9}}},
     "runtime.cascade": {"runtime": {"cascade": {"to": {"name": "large"}, "confidence": 0.8}}},
     "quality.dataset.objectStore.secretRef": {"quality": {"dataset": ROWS_IN_BUCKET}},
