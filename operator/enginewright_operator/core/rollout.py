@@ -31,7 +31,7 @@ def rollout(draft: Draft) -> Draft:
     draft = replace(draft, selection=selected, rollout=draft.snapshot.status().rollout)
     spec, target = draft.spec, draft.target
     if spec is None:
-        return draft
+        return _without_canary(draft)
     if target is None or draft.accelerator_class is None:
         return _keep_size(_without_canary(draft), engines, selected, spec.replicas)
     label = _label(target)
