@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.geometry import Geometry
-from enginewright_api.optimization import PruningCriterion
+from enginewright_api.optimization import PruningCriterion, QuantizationMethod
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.support import calibrates
 
@@ -29,6 +29,8 @@ _TRAINING_BATCH = 16
 _GRADIENT_ROWS = 256
 _CALIBRATION_PASSES = 6.0
 """Statistics are collected more than once, by a runtime that stores every activation."""
+LEARNING_PASSES = 4
+"""Of quantisation-aware training over the calibration rows."""
 _BACKWARD = 3.0
 """Forward and backward pass over the forward pass alone."""
 _ROW_SECONDS = 0.006
@@ -115,4 +117,7 @@ def _training_steps(recipe: Recipe) -> dict[str, int]:
         found["distil"] = recipe.distillation.max_steps
     if recipe.pruning is not None:
         found["prune"] = recipe.pruning.recovery_steps
+    quantization = recipe.quantization
+    if quantization is not None and quantization.method is QuantizationMethod.QAT:
+        found["learn"] = LEARNING_PASSES * -(-quantization.calibration.samples // _TRAINING_BATCH)
     return found

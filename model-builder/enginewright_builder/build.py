@@ -13,7 +13,7 @@ from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence
 from enginewright_api.footprint import check_will_fit, footprint
 from enginewright_api.geometry import Geometry
 from enginewright_api.manifest import Evidence
-from enginewright_api.optimization import Format, Quantization
+from enginewright_api.optimization import Format, Quantization, QuantizationMethod
 from enginewright_api.outcome import ArtifactReference, StageReport
 from enginewright_api.recipe import BuildRequest, Task
 from enginewright_api.serving_spec import Backend
@@ -123,14 +123,19 @@ class Build:
     def _compressed(self, source: Output, evaluation: Drawn) -> Output:
         recipe = self.request.recipe
         source = self._transformed(source, evaluation)
+        quantization = self.request.recipe.quantization
+        learns = quantization is not None and quantization.method is QuantizationMethod.QAT
+        if quantization is not None and learns:
+            rows, _ = self._calibration(quantization, evaluation)
+            source = self._transform("learn", source, quantization, rows)
         description = describe_engine(inspect(source.folder), recipe, self.request.accelerator.architecture)
         toolchain = self._toolchain(toolchain_of(recipe.task, recipe.backend), "export")
         if description.entry == EAGER:
             return self.cache.run(Compile(source, source, description, evaluation, toolchain))
         graph = self.cache.run(Export(source, description, self.request.toolchain.digest, toolchain))
-        quantization = recipe.quantization
         if quantization is not None and quantization.format is not Format.NONE:
-            calibration, leaked = self._calibration(quantization, evaluation)
+            # What learnt its scales is not measured again.
+            calibration, leaked = (_NOTHING, 0) if learns else self._calibration(quantization, evaluation)
             graph = self.cache.run(Quantize(source, graph, description, quantization, calibration, leaked, toolchain))
         return self.cache.run(Compile(source, graph, description, evaluation, toolchain))
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-STEPS = {"distil": "Distillation", "prune": "Pruning", "factorize": "Low rank", "quantize": "Quantisation"}
+STEPS = {
+    "distil": "Distillation",
+    "prune": "Pruning",
+    "factorize": "Low rank",
+    "exit": "Early exit",
+    "learn": "Quantisation-aware training",
+    "quantize": "Quantisation",
+}
 """Stages that change the network, in their order."""
 
 _SIZES = frozenset({"parameters", "parametersBefore", "flops", "flopsBefore"})

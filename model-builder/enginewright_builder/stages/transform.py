@@ -1,4 +1,4 @@
-"""Distil, prune, factorize: checkpoint → checkpoint, in this order. The work is the toolchain's."""
+"""Distil, prune, factorize, learn: checkpoint → checkpoint, in this order. The work is the toolchain's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from enginewright_api.identity import digest_of
-from enginewright_api.optimization import Distillation, LowRank, Pruning
+from enginewright_api.optimization import Distillation, LowRank, Pruning, Quantization
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import EarlyExit
 from enginewright_builder.datasets.draw import Drawn
@@ -18,7 +18,7 @@ from enginewright_builder.toolchain.client import Toolchain
 from enginewright_builder.toolchain.tasks import TransformTask
 
 Told = Callable[[float, str], None]
-Settings = Distillation | Pruning | LowRank | EarlyExit
+Settings = Distillation | Pruning | LowRank | EarlyExit | Quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Transform:
                 distillation=settings if isinstance(settings, Distillation) else None,
                 pruning=settings if isinstance(settings, Pruning) else None,
                 low_rank=settings if isinstance(settings, LowRank) else None,
+                quantization=settings if isinstance(settings, Quantization) else None,
                 early_exit=settings if isinstance(settings, EarlyExit) else None,
                 teachers=[teacher.folder for teacher in self.teachers],
                 rows=list(self.rows.rows),

@@ -19,12 +19,17 @@ EXAMPLE_SHAPE = (2, 16)
 def load_encoder(checkpoint: Path, description: EngineDescription) -> torch.nn.Module:
     """The checkpoint in float32, in evaluation mode, taking the description's inputs in order.
 
+    Modules that were trained quantised compute so: exporters find their quantisation in the graph.
+
     Raises DeterministicError UnsupportedArchitecture when transformers does not know it, InvalidCheckpoint when
     tensors are missing or of another shape.
     """
     import torch
 
+    from enginewright_builder.compression.quantization_aware import apply_quantizers
+
     model = load_model(checkpoint, description.task)
+    apply_quantizers(model, checkpoint)
     torch.manual_seed(0)
     if description.early_exit is not None and description.early_exit.part is not None:
         from enginewright_builder.toolchain.exit_parts import part_of

@@ -59,6 +59,10 @@ class ONNXRuntimeBackend:
         if quantization.format is not Format.INT8:
             target.hardlink_to(source)
             return {"excluded": []}
+        if quantization.method is QuantizationMethod.QAT:
+            from enginewright_builder.toolchain.onnxruntime_packing import store_quantized
+
+            return {"packedWeights": store_quantized(source, target)}
         excluded = excluded_nodes(module_names(source), quantization.exclude)
         if quantization.method is QuantizationMethod.DYNAMIC:
             _dynamic(source, target, quantization, excluded)

@@ -72,6 +72,9 @@ class OpenVINOBackend:
         if quantization.format is not Format.INT8:
             _save(model, into / GRAPH)
             return {"excluded": []}
+        if quantization.method is QuantizationMethod.QAT:
+            _save(_packed(model), into / GRAPH)
+            return {}
         excluded = excluded_nodes(_modules(model), quantization.exclude)
         _save(_post_training(model, quantization, list(calibration), excluded), into / GRAPH)
         return {"excluded": excluded}
@@ -145,6 +148,14 @@ def _post_training(
         ignored_scope=nncf.IgnoredScope(names=excluded) if excluded else None,
         advanced_parameters=parameters,
     )
+
+
+def _packed(model: openvino.Model) -> openvino.Model:
+    """Weights that the graph quantises, stored as what they are quantised to; NNCF ends with the same."""
+    from openvino._offline_transformations import compress_quantize_weights_transformation
+
+    compress_quantize_weights_transformation(model)
+    return model
 
 
 def _modules(model: openvino.Model) -> dict[str, str]:

@@ -24,6 +24,8 @@ class TransformTask(ApiModel):
     distillation: Distillation | None = None
     pruning: Pruning | None = None
     low_rank: LowRank | None = None
+    quantization: Quantization | None = None
+    """Quantisation-aware training."""
     early_exit: EarlyExit | None = None
     teachers: list[Path] = Field(default_factory=list)
     rows: list[Row]

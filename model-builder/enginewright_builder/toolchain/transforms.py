@@ -28,4 +28,8 @@ def transform(task: TransformTask, tell: Tell) -> dict[str, object]:
         from enginewright_builder.compression.early_exit import add_exit
 
         return add_exit(task.checkpoint, task.model_task, task.early_exit, task.rows, task.into, tell)
+    if task.quantization is not None:
+        from enginewright_builder.compression.quantization_aware import train_quantized
+
+        return train_quantized(task.checkpoint, task.model_task, task.quantization, task.rows, task.into, tell)
     raise DeterministicError("InternalError", "a transform without settings")

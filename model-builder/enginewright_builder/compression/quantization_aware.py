@@ -1,0 +1,227 @@
+"""Quantisation-aware training: the model learns with its products in INT8, imitating itself in float32.
+
+What it learns is a checkpoint like any other (weights in float32) and beside it the scales: the exporter reads both and
+writes a graph whose quantisation is the trained one, so nothing is measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from enginewright_api.build_time import LEARNING_PASSES
+from enginewright_api.errors import DeterministicError
+from enginewright_api.optimization import DistillationObjective, Granularity, Quantization
+from enginewright_api.recipe import Task
+from enginewright_builder.compression.anatomy import layers_of
+from enginewright_builder.compression.batches import Batch, batches, singles
+from enginewright_builder.compression.fake_quantize import ActivationGrid, ExportedLinear, Ranges, TrainedLinear
+from enginewright_builder.compression.imitation import answer, imitation_loss
+from enginewright_builder.compression.structure import load_model, save_model
+from enginewright_builder.compression.training import Tell, reproducible, train
+from enginewright_builder.datasets.rows import Row
+from enginewright_builder.sources.checkpoint import inspect
+from enginewright_builder.toolchain.scopes import excluded_nodes
+
+QUANTIZERS = "enginewright.quantizers.safetensors"
+"""Beside the weights; per quantised module: levels, scales, smoothing, scale, zero."""
+_SEED = 13
+_BATCH = 16
+_RANGE_BATCHES = 4
+_LEARNING_RATE = 3e-5
+_RATE_WIDTH = 384
+"""As in distillation: wider models learn at a rate that is smaller in proportion."""
+_TEMPERATURE = 4.0
+_ALPHA = 0.7
+_SMOOTHING = 0.5
+"""How much of an input's range goes from the activations to the weights (α of SmoothQuant)."""
+_OBJECTIVES = frozenset({DistillationObjective.LOGITS, DistillationObjective.HIDDEN_STATES})
+_METHOD_FIELD = "optimization.quantization.method"
+
+
+def train_quantized(  # noqa: PLR0917 - every transform is called so
+    checkpoint: Path, task: Task, settings: Quantization, rows: list[Row], into: Path, tell: Tell
+) -> dict[str, object]:
+    """Checkpoint to checkpoint with quantizers, same bytes for same inputs.
+
+    The linear modules of all layers are quantised but those that `exclude` names. Four passes over `rows` (at most
+    `calibration.samples`), cut to `calibration.maxTokens`; labels count where rows have them, as in distillation.
+
+    Result: quantizedModules, excluded, firstLoss, lastLoss, trainingSteps.
+    Raises DeterministicError: UnsupportedArchitecture, PatternMatchesNothing, InvalidDataset, TrainingDiverged.
+    """
+    model, teacher = (load_model(checkpoint, task) for _ in range(2))
+    teacher.requires_grad_(False)
+    names = _linears(model)
+    excluded = excluded_nodes({name: name for name in names}, settings.exclude) if settings.exclude else []
+    names = [name for name in names if name not in set(excluded)]
+    texts = singles(rows) if task is Task.EMBEDDING else rows
+    limit = min(
+        settings.calibration.max_tokens, inspect(checkpoint).max_input_tokens or settings.calibration.max_tokens
+    )
+
+    def drawn() -> Iterator[Batch]:
+        return batches(texts, checkpoint, max_tokens=limit, batch_size=_BATCH, seed=_SEED)
+
+    with reproducible(_SEED):
+        _insert(model, names, drawn(), per_channel=settings.granularity is Granularity.PER_CHANNEL)
+        losses = _learn(model, teacher, checkpoint, task, drawn(), LEARNING_PASSES * -(-len(texts) // _BATCH), tell)
+    quantizers = _extract(model, names)
+    save_model(model, checkpoint, into)
+    save_file(quantizers, into / QUANTIZERS)
+    return {
+        "quantizedModules": len(names),
+        "excluded": excluded,
+        "firstLoss": losses[0],
+        "lastLoss": losses[-1],
+        "trainingSteps": len(losses),
+    }
+
+
+def apply_quantizers(model: nn.Module, checkpoint: Path) -> None:
+    """Replace the modules that were trained quantised by ones that exporters write as INT8; without the file, nothing.
+
+    Raises DeterministicError InvalidCheckpoint for quantizers of modules that the model does not have.
+    """
+    file = checkpoint / QUANTIZERS
+    if not file.is_file():
+        return
+    tensors = load_file(file)
+    modules = dict(model.named_modules())
+    for name in sorted({key.rpartition(":")[0] for key in tensors}):
+        found = modules.get(name)
+        if not isinstance(found, nn.Linear):
+            raise DeterministicError("InvalidCheckpoint", f"{QUANTIZERS}: the model has no linear module {name}")
+        own = {part: tensors[f"{name}:{part}"] for part in ("levels", "scales", "smoothing", "scale", "zero")}
+        model.set_submodule(
+            name,
+            ExportedLinear(
+                own["levels"], own["scales"], smoothing=own["smoothing"], scale=own["scale"], zero=own["zero"],
+                bias=None if found.bias is None else found.bias.detach(),
+            ),
+        )  # fmt: skip
+
+
+def _linears(model: transformers.PreTrainedModel) -> list[str]:
+    """Of all layers; low-rank modules count as two."""
+    found = []
+    for layer in layers_of(model, field=_METHOD_FIELD):
+        for name in layer.linears:
+            module = model.get_submodule(name)
+            if isinstance(module, nn.Linear):
+                found.append(name)
+            else:
+                found += [f"{name}.{part}" for part, child in module.named_children() if isinstance(child, nn.Linear)]
+    return found
+
+
+def _insert(model: transformers.PreTrainedModel, names: list[str], rows: Iterator[Batch], *, per_channel: bool) -> None:
+    linears = {name: model.get_submodule(name) for name in names}
+    seen = _Seen(linears)
+    with torch.no_grad(), seen:
+        for _ in range(_RANGE_BATCHES):
+            batch = next(rows)
+            seen.mask = batch.attention_mask.bool()
+            model(**batch.inputs())
+    for group in seen.groups():
+        low, high = seen.extremes(group[0])
+        weights = torch.stack([linears[name].weight.detach().abs().amax(0) for name in group]).amax(0)
+        smoothing = _smoothing(torch.maximum(low.abs(), high.abs()), weights)
+        grid = ActivationGrid(Ranges(float((low / smoothing).min()), float((high / smoothing).max())), smoothing)
+        for name in group:
+            model.set_submodule(name, TrainedLinear(linears[name], grid, per_channel=per_channel))
+
+
+def _smoothing(activations: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """s_j = max|x_j|^α / max|W_j|^(1-α), at least 1e-5 of its mean (Xiao 2023)."""
+    found = activations.clamp(min=1e-5) ** _SMOOTHING / weights.clamp(min=1e-5) ** (1.0 - _SMOOTHING)
+    return found.clamp(min=1e-5 * float(found.mean()))
+
+
+class _Seen:
+    """Ranges of each module's inputs, channel by channel, and which modules read the same tensor."""
+
+    def __init__(self, linears: Mapping[str, nn.Module]) -> None:
+        self.mask = torch.empty(0, dtype=torch.bool)
+        self._linears = linears
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._ranges: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in linears}
+
+    def __enter__(self) -> None:
+        def watch(name: str) -> object:
+            def hook(_module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+                values = given[0]
+                self._inputs[name] = values
+                real = values[self.mask] if values.shape[:2] == self.mask.shape else values.flatten(0, -2)
+                self._ranges[name].append((real.amin(0), real.amax(0)))
+
+            return hook
+
+        self._hooks = [module.register_forward_pre_hook(watch(name)) for name, module in self._linears.items()]
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def groups(self) -> list[list[str]]:
+        """Modules by the tensor that they read, in the model's order."""
+        found: dict[int, list[str]] = {}
+        for name in self._linears:
+            found.setdefault(id(self._inputs[name]), []).append(name)
+        return list(found.values())
+
+    def extremes(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Least and greatest value of each input channel, averaged over the batches."""
+        low, high = zip(*self._ranges[name], strict=True)
+        return torch.stack(low).mean(0), torch.stack(high).mean(0)
+
+
+def _learn(  # noqa: PLR0917
+    model: transformers.PreTrainedModel,
+    teacher: transformers.PreTrainedModel,
+    checkpoint: Path,
+    task: Task,
+    rows: Iterator[Batch],
+    steps: int,
+    tell: Tell,
+) -> list[float]:
+    pooling, _ = inspect(checkpoint).pooling()
+
+    def step(batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = answer(teacher, batch, _OBJECTIVES)
+        return imitation_loss(
+            answer(model, batch, _OBJECTIVES), wanted, task, batch, _OBJECTIVES,
+            temperature=_TEMPERATURE, alpha=_ALPHA, pooling=pooling,
+        )  # fmt: skip
+
+    rate = _LEARNING_RATE * min(1.0, _RATE_WIDTH / model.config.hidden_size)
+    return train(model.parameters(), step, rows, steps=steps, learning_rate=rate, tell=tell)
+
+
+def _extract(model: transformers.PreTrainedModel, names: list[str]) -> dict[str, torch.Tensor]:
+    """The quantizers; the model's modules become plain again, with the weights as they will be computed with."""
+    found: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        for name in names:
+            trained: Any = model.get_submodule(name)
+            levels, scales, grid = trained.levels(), trained.scale(), trained.grid
+            plain = nn.Linear(trained.in_features, trained.out_features, bias=trained.bias is not None, device="meta")
+            plain.weight = nn.Parameter(levels * scales / grid.smoothing)
+            plain.bias = trained.bias
+            model.set_submodule(name, plain)
+            found |= {
+                f"{name}:levels": levels.to(torch.int8),
+                f"{name}:scales": scales.flatten().clone(),
+                f"{name}:smoothing": grid.smoothing.clone(),
+                f"{name}:scale": grid.scale().reshape(1),
+                f"{name}:zero": grid.zero().to(torch.int32).reshape(1),
+            }
+    return found
