@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,7 @@ class Informed:
         return result
 
     @contextlib.contextmanager
-    def _in_doubt(self, ref: Ref) -> Any:
+    def _in_doubt(self, ref: Ref) -> Iterator[None]:
         try:
             yield
         finally:

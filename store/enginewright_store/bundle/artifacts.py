@@ -10,7 +10,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import sha256_hex
 from enginewright_api.manifest import SIGNATURE_NAME, Manifest, artifact_prefix
 from enginewright_store.artifact import file_path, manifest_path, parse_manifest, read_manifest, read_signature
-from enginewright_store.bundle.layout import TITLE, LayoutReader, LayoutWriter
+from enginewright_store.bundle.layout import TITLE, Descriptor, LayoutReader, LayoutWriter
 from enginewright_store.store import Store
 
 ARTIFACT_TYPE = "application/vnd.enginewright.artifact.v1"
@@ -49,8 +49,8 @@ def install_artifacts(bundle: LayoutReader, store: Store) -> Sequence[str]:
     return [_install(bundle, store, bundle.manifest(item)["layers"]) for item in found]
 
 
-def _install(bundle: LayoutReader, store: Store, layers: Sequence[dict[str, object]]) -> str:
-    by_path = {str(layer.get("annotations", {}).get(TITLE, "")): layer for layer in layers}  # type: ignore[attr-defined]  # JSON
+def _install(bundle: LayoutReader, store: Store, layers: Sequence[Descriptor]) -> str:
+    by_path = {str(layer.get("annotations", {}).get(TITLE, "")): layer for layer in layers}
     path = next((path for path in by_path if path.endswith("/manifest.json")), "")
     data = bundle.read(by_path[path]) if path else b""
     manifest = parse_manifest(data, path or "bundle")
