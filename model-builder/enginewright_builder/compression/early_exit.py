@@ -156,7 +156,8 @@ def choose_threshold(scores: torch.Tensor, answers: torch.Tensor, wanted: float)
     last = int(places[-1])
     # Half-way to the next row, so that rounding in the engine moves nobody over it.
     following = float(descending[last + 1]) if last + 1 < len(order) else float(descending[last])
-    threshold = min(1.0, (float(descending[last]) + following) / 2)
+    middle = (float(descending[last]) + following) / 2
+    threshold = middle if middle > following else float(descending[last])
     exits = last + 1
     return Threshold(threshold=threshold, share=exits / len(order), agreement=1.0 - float(wrong[last]) / exits)
 
