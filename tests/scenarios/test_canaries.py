@@ -78,15 +78,14 @@ async def test_a_canary_that_keeps_the_guard_takes_over_step_by_step(world: Worl
     assert (second["step"], second["weight"]) == (1, 50)
     assert await replicas(world) == {old: 4, new: 2}
     # Neither do good figures alone.
-    await world.wait_for(590)
+    await world.wait_for(300)
     assert await selected(world) == old
-    await world.wait_for(11)
+    await world.wait_for(301)
     assert await selected(world) == new == await active(world)
     await world.wait_for(PAUSE_SECONDS + 1)
     assert (await world.condition("Ready"))[0] == "True"
     assert await replicas(world) == {new: 4}
     assert await rollout(world) == {}
-    assert await world.names(SERVICE) == ["search"] or not world.real
     assert f"search-{new[:8]}" not in await world.names(SERVICE)
     windows = list(dict.fromkeys(world.gateways.asked))
     assert [window.split("-")[1] for window in windows] == sorted(window.split("-")[1] for window in windows)
