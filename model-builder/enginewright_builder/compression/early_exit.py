@@ -57,7 +57,7 @@ class Exit(ApiModel):
     threshold: Annotated[float, Field(gt=0.0, le=1.0)]
 
 
-class ExitHead(nn.Module):
+class ExitHead(nn.Module):  # type: ignore[misc]  # torch has no types here
     """Mean of the tokens' states, one hidden layer of the same width, scores [batch, labels]."""
 
     def __init__(self, width: int, labels: int) -> None:
@@ -167,7 +167,8 @@ def load_head(checkpoint: Path) -> ExitHead:
     found = Exit.model_validate_json((checkpoint / EXIT).read_bytes())
     head = ExitHead(found.width, found.labels)
     head.load_state_dict(load_file(checkpoint / HEAD))
-    return head.eval()
+    head.eval()
+    return head
 
 
 def _states(

@@ -32,7 +32,7 @@ class Ranges:
     """Mean over the rows' batches of the least and greatest value, after smoothing."""
 
 
-class ActivationGrid(nn.Module):
+class ActivationGrid(nn.Module):  # type: ignore[misc]  # torch has no types here
     """Scale and zero point of activations; modules that read the same tensor share it."""
 
     base_scale: torch.Tensor
@@ -63,7 +63,7 @@ class ActivationGrid(nn.Module):
         return (levels - zero) * scale
 
 
-class TrainedLinear(nn.Linear):
+class TrainedLinear(nn.Linear):  # type: ignore[misc]  # torch has no types here
     """A linear module while it learns: y = grid(x / s) · grid(W · s)ᵀ + b."""
 
     base_scale: torch.Tensor
@@ -88,7 +88,7 @@ class TrainedLinear(nn.Linear):
         return nn.functional.linear(self.grid(input), self.levels() * self.scale(), self.bias)
 
 
-class ExportedLinear(nn.Module):
+class ExportedLinear(nn.Module):  # type: ignore[misc]  # torch has no types here
     """The same with scales that are constants, in operators that exporters know as quantisation.
 
     `levels`: int8 [outputs, inputs]; `scales`: float32 [outputs] or [1].

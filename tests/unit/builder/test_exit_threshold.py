@@ -23,9 +23,9 @@ def chosen(rows: list[tuple[float, bool]], wanted: float) -> tuple[Threshold, to
 def test_as_many_leave_as_the_promise_allows() -> None:
     rows = [(6.0 - number / 50, True) for number in range(199)] + [(1.0, False), (0.5, True), (0.2, False)]
     found, sure, _ = chosen(rows, 0.99)
-    assert found.share == pytest.approx(199 / 202)
-    assert found.agreement == 1.0
-    assert int((sure >= found.threshold).sum()) == 199
+    assert found.share == pytest.approx(201 / 202)  # one of 201 is wrong; the last one would be the second
+    assert found.agreement == pytest.approx(200 / 201)
+    assert int((sure >= found.threshold).sum()) == 201
 
 
 def test_few_rows_cannot_promise_much() -> None:

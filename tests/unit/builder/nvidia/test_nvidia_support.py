@@ -134,7 +134,7 @@ def test_refused_for_encoders(changes: dict[str, Any], capability: str, field: s
 
 
 @pytest.mark.parametrize(
-    "changes", [{"parallelism": {"tensor": 2}}, ENGINE, {"speculativeDecoding": {"method": "NGram"}}], ids=str
+    "changes", [{"parallelism": {"tensor": 2}}, ENGINE, {"speculativeDecoding": {"method": "MTP"}}], ids=str
 )
 def test_on_a_cpu_they_stay_refused(changes: dict[str, Any]) -> None:
     recipe = llm(**{"backend": "OpenVINO", **changes})
