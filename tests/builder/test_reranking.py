@@ -84,7 +84,7 @@ def answers(builder: Builder, stage: str) -> Any:
 
 
 def test_an_int8_reranker_is_built_judged_by_ndcg_and_served(tmp_path: Path) -> None:
-    checkpoint = trained_reranker(steps=8)
+    checkpoint = trained_reranker(steps=2)
     builder = Builder(tmp_path / "machine", tmp_path / "store")
     wanted = request(checkpoint)
     outcome, reports, code = builder.run(wanted)
