@@ -226,8 +226,10 @@ SELDOM = {
         ("configmaps", "create"), ("deployments", "create"), ("services", "create"),
         # Only changed when something else than this story happens: drift, a shared build, a retired engine or attempt.
         ("configmaps", "delete"), ("configmaps", "patch"), ("deployments", "delete"), ("deployments", "patch"),
-        ("enginebuilds", "delete"), ("enginebuilds", "patch"), ("jobs", "delete"), ("services", "patch"),
-        ("services", "delete"),
+        ("enginebuilds", "delete"), ("enginebuilds", "patch"), ("services", "patch"),
+        ("services", "delete"), ("services", "get"),
+        # Only while a canary gets a share.
+        ("endpointslices", "list"),
         # Read while a builder runs, if a visit falls into that time.
         ("pods/log", "get"),
         # Asked for by an admission plug-in that is off here.

@@ -22,7 +22,7 @@ from enginewright_api.outcome import BuildOutcome
 from enginewright_autoscaler.service import run as autoscale
 from enginewright_autoscaler.settings import AutoscalerSettings
 from enginewright_cluster.kubernetes import KubernetesCluster
-from enginewright_cluster.port import DEPLOYMENT, JOB, LEASE, OPTIMIZED_MODEL, SERVICE, Ref
+from enginewright_cluster.port import ACCELERATOR_CLASS, DEPLOYMENT, JOB, LEASE, OPTIMIZED_MODEL, SERVICE, Ref
 from enginewright_gateway.routes import RouteTable
 from enginewright_gateway.watch import follow
 from enginewright_operator.shell.gateway_figures import GatewayFigures
@@ -124,13 +124,14 @@ async def test_rights_are_what_a_models_life_takes(installed: Installed, tmp_pat
     admin = await KubernetesCluster.from_kubeconfig(installed.kube.kubeconfig)
     async with installed.acting_as("operator", tmp_path) as acting:
         world = World(admin, clock=Shifted(), real=True, namespace=installed.namespace)
+        await admin.delete(Ref(ACCELERATOR_CLASS, "cpu"))  # another test's, which was counted then
+        await world.give_class()
         # One that watches, and another that the world visits keys with.
         await _for_a_while(Operator(acting, world.store, world.settings, world.clock, namespace=world.namespace).run())
         world.operator = Operator(
             acting, world.store, world.settings, world.clock, namespace=world.namespace, traffic=world.gateways
         )
         await _leads(acting, installed.namespace)
-        await world.give_class()
         await _lives(world)
         await GatewayFigures(acting, [f"{installed.namespace}/gateway"]).find("a/b", "window")
     async with installed.acting_as("gateway", tmp_path) as acting:
@@ -174,6 +175,11 @@ async def _lives(world: World) -> None:
     assert (await world.condition("Ready"))[0] == "True"
 
     world.kubelet.builder = good
+    await world.apply("other")  # owns the same build for a while
+    await world.settle()
+    await world.cluster.delete(Ref(OPTIMIZED_MODEL, "other", world.namespace))
+    await world.settle()
+
     (deployment,) = await world.names(DEPLOYMENT)
     await world.cluster.patch(Ref(DEPLOYMENT, deployment, world.namespace), {"spec": {"revisionHistoryLimit": 9}})
     await world.cluster.patch(Ref(SERVICE, "search", world.namespace), {"spec": {"selector": {"someone": "else"}}})

@@ -210,12 +210,14 @@ class World:
             await part.step()
 
     async def versions(self) -> dict[str, str]:
-        """resourceVersion of everything the operator, controllers and kubelet write."""
+        """resourceVersion of everything the operator, controllers and kubelet write; Events only of our programs."""
         kinds = (OPTIMIZED_MODEL, ENGINE_BUILD, JOB, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, EVENT)
         listed = await asyncio.gather(*(self.cluster.list(kind, namespace=self.namespace) for kind in kinds))
         found = {}
         for kind, items in zip(kinds, listed, strict=True):
             for item in items:
+                if kind == EVENT and not item.get("reportingComponent", "").startswith("enginewright"):
+                    continue  # a scheduler's or kubelet's, which comes when it likes
                 found[f"{kind.kind}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
         return found
 

@@ -8,7 +8,7 @@
 - {apiGroups: [enginewright.io], resources: [acceleratorclasses/status], verbs: [patch]}
 # Where OwnerReferencesPermissionEnforcement is on, an owner reference that blocks deletion needs this.
 - {apiGroups: [enginewright.io], resources: [optimizedmodels/finalizers, enginebuilds/finalizers], verbs: [update]}
-- {apiGroups: [batch], resources: [jobs], verbs: [list, watch, create, delete]}
+- {apiGroups: [batch], resources: [jobs], verbs: [list, watch, create]}
 - {apiGroups: [apps], resources: [deployments], verbs: [list, watch, create, patch, delete]}
 - {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch, delete]}
 - {apiGroups: [""], resources: [configmaps], verbs: [list, watch, create, patch, delete]}
