@@ -63,7 +63,7 @@ def get(cluster: OwnCluster, *what: str) -> dict[str, Any]:
 
 def cost(cluster: OwnCluster) -> Any:
     """What remains of a cost that is written into the model's status."""
-    patch = json.dumps({"status": {"cost": {"perHour": 2.0, "currency": "USD"}}})
+    patch = json.dumps({"status": {"cost": {"buildAcceleratorSeconds": 2.5, "currency": "USD"}}})
     where = ("--namespace=chart-models", "--subresource=status", "--type=merge", f"--patch={patch}")
     cluster.kubectl("patch", "optimizedmodel", "minilm", *where)
     return get(cluster, "optimizedmodel/minilm", "--namespace=chart-models")["status"].get("cost")
@@ -107,7 +107,7 @@ def test_an_upgrade_brings_the_definitions_up_to_date_and_keeps_the_models(clust
     assert cost(cluster) is None, "the older definition does not know it"
     cluster.helm("upgrade", "ew", str(CHART), f"--namespace={SYSTEM}", "--wait", "--timeout=60s", *VALUES)
     assert "cost" in status_of(get(cluster, CRD))
-    assert cost(cluster) == {"perHour": 2.0, "currency": "USD"}
+    assert cost(cluster) == {"buildAcceleratorSeconds": 2.5, "currency": "USD"}
     after = get(cluster, "optimizedmodel/minilm", "--namespace=chart-models")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"] == before["spec"]
