@@ -171,7 +171,8 @@ def test_mixed_bits_hold_the_budget_and_lose_less_than_int4(shared: Builder, lla
     assert 5.8 < (4 * four + 8 * eight) / linear_weights() <= 6.0, "what the budget allows is spent"
     assert outcome.evidence is not None
     assert plain.evidence is not None
-    assert outcome.evidence.quality.optimized < plain.evidence.quality.optimized, "perplexity"
+    # The model learnt for seconds, so its perplexity may fall as well as rise: what counts is how far it moved.
+    assert abs(outcome.evidence.quality.drop) < abs(plain.evidence.quality.drop)
 
 
 def test_halves(shared: Builder, llama: dict[str, Any]) -> None:
