@@ -49,8 +49,8 @@ SPARE = {
         ("enginebuilds/finalizers", "update"), ("optimizedmodels/finalizers", "update"),
     },
     "gateway": set[Right](),
-    # It has no gateway to read here, so it neither decides on traffic nor looks for gateways, and it may not come to say
-    # so in its two seconds; tests/e2e sees it at work.
+    # It has no gateway to read here, so it neither decides on traffic nor looks for gateways, and in its two seconds it
+    # may not come to say so; tests/e2e sees it at work.
     "autoscaler": {
         ("optimizedmodels/scale", "patch"), ("endpointslices", "list"), ("optimizedmodels", "get"),
         ("optimizedmodels/status", "patch"), ("events", "create"),
