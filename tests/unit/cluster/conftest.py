@@ -175,7 +175,9 @@ def python(code: str, *, name: str = "c", env: dict[str, str] | None = None, **f
 
 
 def server(*, env: dict[str, str] | None = None, **fields: Any) -> Object:
-    probe = {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1}
+    # A busy machine answers late, and one late answer would already be a failure.
+    check = {"path": "/ready", "port": "http"}
+    probe = {"httpGet": check, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 10}
     ports = [{"name": "http", "containerPort": 8000}]
     return python(SERVER, name="server", env=env, ports=ports, readinessProbe=probe, **fields)
 
