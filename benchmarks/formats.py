@@ -72,7 +72,7 @@ class Engine:
     def run(self, ids: Any, mask: Any) -> Any:
         if self._runner is None:
             self._runner = load_runner(self.folder.parent, self._description, self._threads)
-        return np.array(self._runner.run(ids, mask))
+        return np.array(self._runner.run({"input_ids": ids, "attention_mask": mask}))
 
     def vectors(self, rows: list[Feed]) -> Any:
         return np.concatenate([self.run(row["input_ids"], row["attention_mask"]) for row in rows])

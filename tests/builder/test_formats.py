@@ -237,8 +237,8 @@ def test_short_inputs_take_a_shape_of_their_own_and_get_the_same_answers(graphs:
         mask = np.ones_like(ids)
         mask[:, tokens - 3 :] = 0
         before = np.array(used.get_output_tensor(0).data)
-        found = np.array(fast.run(ids, mask))
-        assert np.abs(found - dynamic.run(ids, mask)).max() < 1e-5
+        found = np.array(fast.run({"input_ids": ids, "attention_mask": mask}))
+        assert np.abs(found - dynamic.run({"input_ids": ids, "attention_mask": mask})).max() < 1e-5
         took_it = not np.array_equal(before, used.get_output_tensor(0).data)
         assert took_it == (batch == 1 and tokens <= 32)
 

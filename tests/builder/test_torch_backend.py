@@ -69,7 +69,11 @@ def test_the_compiled_engine_answers_as_eager_does(checkpoint: Path, engine: Pat
         ids = generator.integers(5, 20000, (batch, tokens))
         mask = np.ones_like(ids)
         mask[-1, tokens // 2 :] = 0
-        np.testing.assert_allclose(compiled.run(ids, mask), eager.run(ids, mask), atol=1e-4)
+        np.testing.assert_allclose(
+            compiled.run({"input_ids": ids, "attention_mask": mask}),
+            eager.run({"input_ids": ids, "attention_mask": mask}),
+            atol=1e-4,
+        )
 
 
 def test_torchscript_lies_beside_it_for_older_servers(engine: Path) -> None:
@@ -81,7 +85,7 @@ def test_torchscript_lies_beside_it_for_older_servers(engine: Path) -> None:
     mask = np.ones_like(ids)
     with torch.inference_mode():
         found = script(*(torch.from_numpy(tensor) for tensor in (ids, mask, np.zeros_like(ids)))).numpy()
-    np.testing.assert_allclose(found, compiled.run(ids, mask), atol=1e-4)
+    np.testing.assert_allclose(found, compiled.run({"input_ids": ids, "attention_mask": mask}), atol=1e-4)
 
 
 def test_without_a_compiler_it_says_so(engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
