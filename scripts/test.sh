@@ -6,14 +6,28 @@ venv=${1:?usage: test.sh VENV}
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false
 passed=0 failed=0 skipped=0 status=0
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+# What the tests write lies in a folder of this run's own, emptied after each tier: builds write gigabytes.
+TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/ew.XXXXXX")
+export TMPDIR
+log=$TMPDIR/log
+empty() { # what a killed cluster left mounted is not ours to remove
+  grep -q " $TMPDIR/" /proc/mounts || find "$TMPDIR" -mindepth 1 "$@" -delete
+}
+trap 'empty && rmdir "$TMPDIR"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+needed=12 # GiB: the builder's tier writes most
+free=$(df --output=avail -BG "$TMPDIR" | tail -n 1 | tr -dc 0-9)
+if [ "$free" -lt "$needed" ]; then
+  echo "make test: $TMPDIR has $free GiB free, the tests need $needed; free some, or name another disk with TMPDIR" >&2
+  exit 1
+fi
 
 tier() { # name, pytest arguments...
   local name=$1 started=$SECONDS code
   shift
   printf '\n── %s ──\n' "$name"
-  "$venv/bin/pytest" "$@" 2>&1 | tee "$log"
+  "$venv/bin/pytest" --basetemp "$TMPDIR/$name" --durations 8 --durations-min 10 "$@" 2>&1 | tee "$log"
   code=${PIPESTATUS[0]}
   # 5: no tests were collected, which for a whole tier is a failure of its own.
   [ "$code" -eq 0 ] || status=1
@@ -22,7 +36,8 @@ tier() { # name, pytest arguments...
   count() { printf '%s' "$totals" | grep -oE "[0-9]+ $1" | grep -oE '[0-9]+' || echo 0; }
   passed=$((passed + $(count passed))) skipped=$((skipped + $(count skipped)))
   failed=$((failed + $(count failed) + $(count error)))
-  printf '%s: %s s\n' "$name" "$((SECONDS - started))"
+  printf '%s: %s s, %s of files\n' "$name" "$((SECONDS - started))" "$(du -sh "$TMPDIR" | cut -f 1)"
+  empty ! -path "$log"
 }
 
 tier unit tests/unit -q -n 2
