@@ -13,8 +13,6 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from enginewright_api.recipe import Task
-
 from .errors import NotNowError, RefusedError
 from .exchange import Exchange
 from .grpc_errors import from_server
@@ -100,16 +98,6 @@ def _sentence(error: Any, own: str | None) -> str:
     if error["type"] == "missing":
         return "is missing"
     return own or str(error["msg"]).lower()
-
-
-def check_task(model: ServedModel) -> None:
-    """Raises RefusedError 400 for a model that gives no embeddings."""
-    if model.task is not Task.EMBEDDING:
-        raise RefusedError(
-            400, "WrongTask",
-            f"model {model.name} has task {model.task.value} and gives no embeddings; "
-            f"its tensors are at /v2/models/{model.name}/infer", param="model",
-        )  # fmt: skip
 
 
 async def embed(

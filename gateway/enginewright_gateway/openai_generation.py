@@ -7,10 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from enginewright_api.recipe import Task
-
 from .errors import RefusedError
-from .routes import ServedModel
 from .wire import Input
 
 Wanted = TypeVar("Wanted", bound="GenerationRequest")
@@ -183,14 +180,6 @@ def parse_completion(body: bytes) -> CompletionRequest:
     if request.best_of is not None and request.best_of != request.answers:
         raise _refused("best_of", "is only available with the value of n")
     return request
-
-
-def check_generates(model: ServedModel) -> None:
-    """Raises RefusedError 400 for a model that generates no text."""
-    if model.task is not Task.TEXT_GENERATION:
-        raise RefusedError(
-            400, "WrongTask", f"model {model.name} has task {model.task.value} and generates no text", param="model"
-        )
 
 
 def _validated(body: bytes, kind: type[Wanted]) -> Wanted:

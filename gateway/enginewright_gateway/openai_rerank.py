@@ -16,8 +16,6 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from enginewright_api.recipe import Task
-
 from .errors import NotNowError, RefusedError
 from .exchange import Exchange
 from .grpc_errors import from_server
@@ -60,16 +58,6 @@ class RerankRequest(BaseModel):
 def parse_rerank(body: bytes) -> RerankRequest:
     """The request. Raises RefusedError 400 naming the field."""
     return read_body(RerankRequest, body, {"documents": f"must be a list of 1 to {MAX_DOCUMENTS} texts"})
-
-
-def check_ranks(model: ServedModel) -> None:
-    """Raises RefusedError 400 for a model that ranks nothing."""
-    if model.task is not Task.RERANKING:
-        raise RefusedError(
-            400, "WrongTask",
-            f"model {model.name} has task {model.task.value} and ranks nothing; "
-            f"its tensors are at /v2/models/{model.name}/infer", param="model",
-        )  # fmt: skip
 
 
 async def rank(

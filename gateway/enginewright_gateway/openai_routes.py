@@ -7,13 +7,16 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from enginewright_api.recipe import Task
+
 from .errors import RefusedError
 from .exchange import Exchange
-from .headers import deadline, find_model, identify
-from .inbound import Inbound, unless_left
-from .openai_embeddings import EmbeddingRequest, answer_body, check_task, embed, parse, shorten
-from .openai_generation import ChatRequest, CompletionRequest, check_generates, parse_chat, parse_completion
-from .openai_rerank import RerankRequest, check_ranks, parse_rerank, rank, rerank_body
+from .headers import find_model, identify
+from .inbound import unless_left
+from .openai_call import Call
+from .openai_embeddings import EmbeddingRequest, answer_body, embed, parse, shorten
+from .openai_generation import ChatRequest, CompletionRequest, parse_chat, parse_completion
+from .openai_rerank import RerankRequest, parse_rerank, rank, rerank_body
 from .openai_text import TextRequest, answer
 from .routes import ServedModel, short_ids
 from .service import Gateway
@@ -35,31 +38,30 @@ def openai_router(gateway: Gateway) -> APIRouter:
     @router.post("/embeddings", openapi_extra=_schema(EmbeddingRequest))
     async def embeddings(request: Request) -> Response:
         """Vectors for texts."""
-        exchange: Exchange = request.scope["enginewright.exchange"]
-        exchange.inference = True
-        caller = identify(gateway, request.headers, exchange)
-        until = deadline(gateway, request.headers)
-        # What is read is decoded and kept, so a repeat needs nothing of the body.
-        inbound = Inbound(request.receive, max_body_bytes=gateway.settings.max_body_bytes, max_replay_bytes=2**62)
-        wanted, texts = parse(await inbound.read())
-        model = find_model(gateway, request.headers, caller, wanted.model, exchange)
-        check_task(model)
-        vectors, tokens = await unless_left(inbound, embed(gateway, model, texts, exchange, until))
-        exchange.prompt_tokens = tokens
+        call = Call(gateway, request)
+        wanted, texts = parse(await call.inbound.read())
+        model = call.model(wanted.model, Task.EMBEDDING)
+        vectors, tokens = await unless_left(call.inbound, embed(gateway, model, texts, call.exchange, call.until))
+        call.exchange.prompt_tokens = tokens
         body = answer_body(wanted.model, shorten(vectors, wanted.dimensions), tokens, wanted.encoding_format)
         return Response(body, media_type="application/json")
 
+    @router.post("/rerank", openapi_extra=_schema(RerankRequest))
+    async def rerank(request: Request) -> Response:
+        """Texts by how well they answer a query."""
+        call = Call(gateway, request)
+        wanted = parse_rerank(await call.inbound.read())
+        model = call.model(wanted.model, Task.RERANKING)
+        scores, tokens = await unless_left(call.inbound, rank(gateway, model, wanted, call.exchange, call.until))
+        call.exchange.prompt_tokens = tokens
+        return Response(rerank_body(wanted, scores, tokens), media_type="application/json")
+
     async def generate(request: Request, parse_body: Callable[[bytes], ChatRequest | CompletionRequest]) -> Response:
-        exchange: Exchange = request.scope["enginewright.exchange"]
-        exchange.inference = True
-        caller = identify(gateway, request.headers, exchange)
-        until = deadline(gateway, request.headers)
-        inbound = Inbound(request.receive, max_body_bytes=gateway.settings.max_body_bytes, max_replay_bytes=2**62)
-        wanted = parse_body(await inbound.read())
-        model = find_model(gateway, request.headers, caller, wanted.model, exchange)
-        check_generates(model)
-        text = TextRequest(gateway, model, wanted, exchange, request.headers, deadline=until)
-        return await answer(text, inbound, exchange, stream=bool(wanted.stream))
+        call = Call(gateway, request)
+        wanted = parse_body(await call.inbound.read())
+        model = call.model(wanted.model, Task.TEXT_GENERATION)
+        text = TextRequest(gateway, model, wanted, call.exchange, request.headers, deadline=call.until)
+        return await answer(text, call.inbound, call.exchange, stream=bool(wanted.stream))
 
     @router.post("/chat/completions", openapi_extra=_schema(ChatRequest))
     async def chat(request: Request) -> Response:
@@ -85,8 +87,6 @@ def openai_router(gateway: Gateway) -> APIRouter:
         caller = identify(gateway, request.headers, exchange)
         return _model(name, find_model(gateway, request.headers, caller, name, exchange))
 
-    _add_rerank(router, gateway)
-
     async def not_here(request: Request) -> Response:
         identify(gateway, request.headers, request.scope["enginewright.exchange"])
         raise RefusedError(
@@ -98,23 +98,6 @@ def openai_router(gateway: Gateway) -> APIRouter:
         router.add_api_route(f"/{path}", not_here, methods=_METHODS, include_in_schema=False)
         router.add_api_route(f"/{path}/{{rest:path}}", not_here, methods=_METHODS, include_in_schema=False)
     return router
-
-
-def _add_rerank(router: APIRouter, gateway: Gateway) -> None:
-    @router.post("/rerank", openapi_extra=_schema(RerankRequest))
-    async def rerank(request: Request) -> Response:
-        """Texts by how well they answer a query."""
-        exchange: Exchange = request.scope["enginewright.exchange"]
-        exchange.inference = True
-        caller = identify(gateway, request.headers, exchange)
-        until = deadline(gateway, request.headers)
-        inbound = Inbound(request.receive, max_body_bytes=gateway.settings.max_body_bytes, max_replay_bytes=2**62)
-        wanted = parse_rerank(await inbound.read())
-        model = find_model(gateway, request.headers, caller, wanted.model, exchange)
-        check_ranks(model)
-        scores, tokens = await unless_left(inbound, rank(gateway, model, wanted, exchange, until))
-        exchange.prompt_tokens = tokens
-        return Response(rerank_body(wanted, scores, tokens), media_type="application/json")
 
 
 def _schema(body: type[BaseModel]) -> dict[str, object]:
