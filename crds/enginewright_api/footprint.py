@@ -7,12 +7,12 @@ were measured with `python -m benchmarks.memory`; those of GPUs were not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from enginewright_api.errors import DeterministicError
 from enginewright_api.geometry import Geometry
-from enginewright_api.optimization import Format, Granularity, KvCacheFormat, Quantization
+from enginewright_api.optimization import Format, Granularity, KvCacheFormat, PruningGranularity, Quantization
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
 from enginewright_api.serving_spec import Backend
 
@@ -29,6 +29,8 @@ _KV_SHARED_PREFIXES = 0.25
 """How the server lays the cache out: blocks, and room for prefixes of finished answers."""
 _KV_BYTES = {KvCacheFormat.FP16: 2.0, KvCacheFormat.FP8: 1.0, KvCacheFormat.INT8: 1.0}
 _SCALE_BYTES = 2.0
+_ZERO_POINT_BYTES = 2.0
+"""Of decoders on OpenVINO, whose zero points are fractional; elsewhere they take half a byte or none."""
 _GROUP = 128
 _FLOAT_BYTES = 4.0
 _RUNTIME_BYTES = {Backend.OPENVINO: 226 * _MIB, Backend.ONNX_RUNTIME: 170 * _MIB, Backend.TORCH: 420 * _MIB}
@@ -97,8 +99,6 @@ def shown(size: float) -> str:
 
 def _compressed(geometry: Geometry, recipe: Recipe) -> Geometry:
     """What distillation and structured pruning leave; low rank only makes it smaller, so it is left out."""
-    from dataclasses import replace
-
     student = recipe.distillation.student.layers if recipe.distillation is not None else None
     if student is not None:
         geometry = replace(geometry, layers=min(student, geometry.layers))
@@ -106,12 +106,12 @@ def _compressed(geometry: Geometry, recipe: Recipe) -> Geometry:
     if pruning is None:
         return geometry
     kept = 1.0 - pruning.sparsity
-    kind = pruning.granularity.value
-    if kind == "Layers":
+    kind = pruning.granularity
+    if kind is PruningGranularity.LAYERS:
         return replace(geometry, layers=max(1, round(geometry.layers * kept)))
-    if kind in ("Neurons", "HeadsAndNeurons"):
+    if kind in (PruningGranularity.NEURONS, PruningGranularity.HEADS_AND_NEURONS):
         geometry = replace(geometry, neurons=max(1, round(geometry.neurons * kept)))
-    if kind in ("Heads", "HeadsAndNeurons"):
+    if kind in (PruningGranularity.HEADS, PruningGranularity.HEADS_AND_NEURONS):
         groups = max(1, round(geometry.key_value_heads * kept))
         heads = groups * (geometry.heads // geometry.key_value_heads)
         geometry = replace(geometry, heads=heads, key_value_heads=groups)
@@ -125,7 +125,7 @@ def _runtime(recipe: Recipe) -> int:
 
 def _weights(geometry: Geometry, recipe: Recipe) -> float:
     """The engine's file, which stays mapped, and what the runtime keeps beside it."""
-    matrix, table = _bytes_each(recipe.quantization)
+    matrix, table = _bytes_each(recipe)
     stored = geometry.layer_weights * matrix + geometry.embedding_weights * table
     if recipe.backend is not Backend.OPENVINO:
         return stored
@@ -136,8 +136,9 @@ def _weights(geometry: Geometry, recipe: Recipe) -> float:
     return stored + geometry.layer_weights * packed + geometry.embedding_weights * expanded
 
 
-def _bytes_each(quantization: Quantization | None) -> tuple[float, float]:
-    """Of one weight of a matrix, scales included, and of a table."""
+def _bytes_each(recipe: Recipe) -> tuple[float, float]:
+    """Of one weight of a matrix, scales and zero points included, and of a table."""
+    quantization = recipe.quantization
     if quantization is None:
         return _FLOAT_BYTES, _FLOAT_BYTES
     if quantization.mixed is not None:
@@ -146,7 +147,8 @@ def _bytes_each(quantization: Quantization | None) -> tuple[float, float]:
     scales = 0.0
     if quantization.format in (Format.INT4, Format.INT2, Format.NVFP4):
         group = quantization.group_size if quantization.granularity is Granularity.PER_GROUP else _GROUP
-        scales = _SCALE_BYTES / (group or _GROUP)
+        decoder = recipe.backend is Backend.OPENVINO and recipe.task is Task.TEXT_GENERATION
+        scales = (_SCALE_BYTES + (_ZERO_POINT_BYTES if decoder else 0.0)) / (group or _GROUP)
     # Tables and heads lose most by 4 bits and stay at 8.
     return each + scales, max(each, 1.0)
 

@@ -50,6 +50,17 @@ def test_parameters_are_those_of_the_published_models(config: dict[str, Any], mi
     assert Geometry.of(config).parameters / 1e6 == pytest.approx(millions, rel=0.01)
 
 
+def test_scales_and_zero_points_of_small_groups_count() -> None:
+    geometry = Geometry.of(SMOLLM2)
+    four_bits = {"format": "INT4", "granularity": "PerGroup"}
+    fine, coarse = (
+        footprint(geometry, generating(quantization={**four_bits, "groupSize": size})).weights_bytes
+        for size in (32, 128)
+    )
+    # Four bytes a group, once in the file and once packed for the kernels.
+    assert fine - coarse == pytest.approx(2 * geometry.layer_weights * 4 * (1 / 32 - 1 / 128), abs=2)
+
+
 def test_grouped_queries_shrink_the_cache() -> None:
     geometry = Geometry.of(LLAMA_70B)
     # Two of 80 layers × 8 groups × 128 elements; with 64 heads of keys and values it would be eight times that.
