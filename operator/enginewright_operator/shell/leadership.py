@@ -55,17 +55,24 @@ class Leadership:
             for task in (working, renewing):
                 task.cancel()
             await asyncio.gather(working, renewing, return_exceptions=True)
-            await self._release()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._terms.retry_seconds):
+                    await self._release()
 
     async def _renew(self) -> None:
+        """A request that hangs counts as a renewal that failed: by the time it ends, somebody else may lead."""
         loop = asyncio.get_running_loop()
         renewed = loop.time()
         while True:
-            await asyncio.sleep(self._terms.retry_seconds)
-            if await self._try():
-                renewed = loop.time()
-            elif loop.time() - renewed > self._terms.renew_seconds:
-                raise LeadershipLostError("LeadershipLost", f"lease {self._lease.name} was not renewed in time")
+            try:
+                async with asyncio.timeout_at(renewed + self._terms.renew_seconds):
+                    await asyncio.sleep(self._terms.retry_seconds)
+                    asked = loop.time()
+                    if await self._try():
+                        renewed = asked
+            except TimeoutError:
+                message = f"lease {self._lease.name} was not renewed for {self._terms.renew_seconds:g} s"
+                raise LeadershipLostError("LeadershipLost", message) from None
 
     async def _try(self) -> bool:
         """Take or renew the lease; False when somebody else holds it or the cluster does not answer."""

@@ -170,6 +170,34 @@ async def test_a_leader_that_cannot_renew_stops() -> None:
     assert stopped.is_set()
 
 
+async def test_a_leader_whose_renewal_hangs_stops_before_its_lease_ends_for_others() -> None:
+    """A server that takes requests and never answers: no error comes, for longer than the lease lasts."""
+    silent = asyncio.Event()
+
+    class Hanging(FakeCluster):
+        async def get(self, ref: Ref) -> Any:
+            if silent.is_set():
+                await asyncio.Event().wait()
+            return await super().get(ref)
+
+    stopped = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with beside(Leadership(Hanging(), LEASE_REF, "one", QUICK).run(work)) as task:
+        await asyncio.sleep(0.1)
+        silent.set()
+        async with asyncio.timeout(QUICK.lease_seconds):
+            await stopped.wait()
+        with pytest.raises(LeadershipLostError):
+            async with asyncio.timeout(3):
+                await asyncio.shield(task)
+
+
 async def test_health_and_metrics_are_served() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
