@@ -28,6 +28,8 @@ ENGINE_BUILD = Kind("enginewright.io/v1alpha1", "EngineBuild", "enginebuilds")
 ACCELERATOR_CLASS = Kind("enginewright.io/v1alpha1", "AcceleratorClass", "acceleratorclasses", namespaced=False)
 JOB = Kind("batch/v1", "Job", "jobs")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+LEADER_WORKER_SET = Kind("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets")
+"""Groups of pods over several nodes (sigs.k8s.io/lws): an add-on that a cluster may lack."""
 POD = Kind("v1", "Pod", "pods")
 SERVICE = Kind("v1", "Service", "services")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
@@ -39,8 +41,8 @@ ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 KINDS: tuple[Kind, ...] = (
-    OPTIMIZED_MODEL, ENGINE_BUILD, ACCELERATOR_CLASS, JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, EVENT, NODE,
-    NAMESPACE, ENDPOINT_SLICE, LEASE,
+    OPTIMIZED_MODEL, ENGINE_BUILD, ACCELERATOR_CLASS, JOB, DEPLOYMENT, LEADER_WORKER_SET, POD, SERVICE, CONFIG_MAP,
+    SECRET, EVENT, NODE, NAMESPACE, ENDPOINT_SLICE, LEASE,
 )  # fmt: skip
 
 
@@ -142,7 +144,7 @@ class Cluster(Protocol):
         self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> AsyncIterator[WatchEvent]:
         """Endless stream of changes, first the present; reconnects and relists by itself (deletions missed across a
-        relist are reported as DELETED)."""
+        relist are reported as DELETED, with type and metadata only)."""
         ...
 
     async def logs(self, ref: Ref, *, container: str | None = None, tail_lines: int | None = None) -> str:

@@ -92,7 +92,7 @@ async def events_of(cluster: FakeCluster, act: list[Object | str]) -> list[tuple
     async def follow() -> None:
         async for event in stream:
             item = event.object
-            seen.append((event.type.value, item["metadata"]["name"], item["data"].get("n")))
+            seen.append((event.type.value, item["metadata"]["name"], item.get("data", {}).get("n")))
 
     task = asyncio.create_task(follow())
     await asyncio.sleep(0)
@@ -132,7 +132,7 @@ async def test_event_faults(fault: Fault | None, expected: list[tuple[str, str, 
 async def test_deletion_missed_across_a_relist_is_reported() -> None:
     cluster = FakeCluster(faults=Script(Rule(Fault.EXPIRED_WATCH, after=1)))
     seen = await events_of(cluster, [config("a", n="1"), "a", config("b", n="1")])
-    assert seen == [("ADDED", "a", "1"), ("DELETED", "a", "1"), ("ADDED", "b", "1")]
+    assert seen == [("ADDED", "a", "1"), ("DELETED", "a", None), ("ADDED", "b", "1")], "what is gone is told by its name"
 
 
 async def test_broken_watch_with_nothing_missed_says_nothing() -> None:
