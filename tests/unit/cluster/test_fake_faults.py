@@ -132,7 +132,9 @@ async def test_event_faults(fault: Fault | None, expected: list[tuple[str, str, 
 async def test_deletion_missed_across_a_relist_is_reported() -> None:
     cluster = FakeCluster(faults=Script(Rule(Fault.EXPIRED_WATCH, after=1)))
     seen = await events_of(cluster, [config("a", n="1"), "a", config("b", n="1")])
-    assert seen == [("ADDED", "a", "1"), ("DELETED", "a", None), ("ADDED", "b", "1")], "what is gone is told by its name"
+    assert seen == [("ADDED", "a", "1"), ("DELETED", "a", None), ("ADDED", "b", "1")], (
+        "what is gone is told by its name"
+    )
 
 
 async def test_broken_watch_with_nothing_missed_says_nothing() -> None:
