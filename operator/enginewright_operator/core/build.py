@@ -24,6 +24,7 @@ from .conditions import Finding, in_transition, is_false, is_true, merged, rfc33
 from .effects import Apply, Create, Effect, Emit, Object, PatchStatus, Plan, Reference, RequeueAfter
 from .job_outcomes import JobView, view_job
 from .progress import stages_in
+from .reading import mapping
 from .render.jobs import build_job, recipe_config_map
 from .snapshot import BuildSnapshot
 from .status_diff import status_patch
@@ -238,7 +239,7 @@ def _events(snapshot: BuildSnapshot, old: EngineBuildStatus, visit: Visit) -> li
 
 def _malformed(snapshot: BuildSnapshot, problem: str, now: datetime) -> Plan:
     generation = int(snapshot.manifest["metadata"].get("generation", 1))
-    if snapshot.manifest.get("status", {}).get("observedGeneration") == generation:
+    if mapping(snapshot.manifest, "status").get("observedGeneration") == generation:
         return Plan()
     findings = [("Ready", is_false("InvalidSpec", problem)), ("Stalled", is_true("InvalidSpec", problem))]
     conditions = [item.wire() for item in merged(findings, [], generation=generation, now=now)]

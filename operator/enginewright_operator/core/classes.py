@@ -14,6 +14,7 @@ from enginewright_api.errors import first_problem
 from .conditions import is_false, is_true, merged
 from .drift import quantity
 from .effects import Object, PatchStatus, Plan, Reference
+from .reading import parsed
 from .snapshot import ClassSnapshot
 from .status_diff import status_patch
 
@@ -25,7 +26,7 @@ def plan_class(snapshot: ClassSnapshot, now: datetime) -> Plan:
         return Plan()
     generation = int(manifest["metadata"].get("generation", 1))
     try:
-        accelerator = AcceleratorClass.of(manifest)
+        accelerator = parsed(AcceleratorClass.of, manifest)
     except ValidationError as error:
         problem = first_problem(error, "spec")
         findings = [("Ready", is_false("InvalidSpec", problem)), ("Stalled", is_true("InvalidSpec", problem))]

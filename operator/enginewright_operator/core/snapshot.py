@@ -9,12 +9,13 @@ from pydantic import ValidationError
 
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.engine_build import EngineBuild, EngineBuildStatus
-from enginewright_api.errors import first_problem
+from enginewright_api.errors import DeterministicError, first_problem
 from enginewright_api.manifest import Evidence
 from enginewright_api.optimized_model import OptimizedModelSpec, OptimizedModelStatus
 from enginewright_api.outcome import ArtifactReference
 
 from .effects import Object
+from .reading import parsed
 from .settings import OperatorSettings
 from .traffic import Traffic
 
@@ -79,9 +80,13 @@ class ModelSnapshot:
             return OptimizedModelStatus()
 
     def build(self, name: str) -> EngineBuild | None:
-        """Parsed EngineBuild."""
+        """Parsed EngineBuild. Raises DeterministicError InvalidBuild for one that no schema let through."""
         manifest = self.builds.get(name)
-        return None if manifest is None else EngineBuild.of(manifest)
+        try:
+            return None if manifest is None else parsed(EngineBuild.of, manifest)
+        except ValidationError as error:
+            message = f"EngineBuild {name}: {first_problem(error, 'spec')}; delete it, and it is made anew"
+            raise DeterministicError("InvalidBuild", message) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ class BuildSnapshot:
 
     def build(self) -> EngineBuild:
         """Parsed; raises ValidationError for an object that no schema let through."""
-        return EngineBuild.of(self.manifest)
+        return parsed(EngineBuild.of, self.manifest)
 
     def status(self) -> EngineBuildStatus:
         """Parsed status."""

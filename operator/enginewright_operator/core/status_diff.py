@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .reading import mapping
 
-def status_patch(
-    observed: Mapping[str, Any], wanted: Mapping[str, Any], *, foreign: tuple[str, ...] = ()
-) -> dict[str, Any]:
+
+def status_patch(observed: object, wanted: Mapping[str, Any], *, foreign: tuple[str, ...] = ()) -> dict[str, Any]:
     """JSON merge patch (RFC 7386) from `observed` to `wanted`; keys in `foreign` have another writer."""
+    observed = mapping(observed)
     patch = {key: _changed(observed.get(key), value) for key, value in wanted.items() if observed.get(key) != value}
     gone = {key: None for key in observed if key not in wanted}
     return {key: value for key, value in {**patch, **gone}.items() if key not in foreign}

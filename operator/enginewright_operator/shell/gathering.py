@@ -33,6 +33,7 @@ from enginewright_cluster.port import (
     Ref,
 )
 
+from ..core.reading import mapping, parsed
 from ..core.render.services import CANARY
 from ..core.settings import OperatorSettings
 from ..core.snapshot import BuildSnapshot, ClassSnapshot, ModelSnapshot, Published
@@ -101,15 +102,15 @@ class Gatherer:
 
     async def _canary_services(self, key: Key, manifest: Object) -> tuple[Object, ...]:
         """Only where there may be any: a list costs every visit of every model."""
-        steps = manifest.get("spec", {}).get("rollout", {}).get("strategy") == RolloutStrategy.CANARY
-        if not steps and not manifest.get("status", {}).get("rollout"):
+        steps = mapping(manifest, "spec", "rollout").get("strategy") == RolloutStrategy.CANARY
+        if not steps and not mapping(manifest, "status").get("rollout"):
             return ()
         return await self._list(SERVICE, key, {LABEL_MODEL: key.name, "app.kubernetes.io/component": CANARY})
 
     async def _canary_traffic(self, key: Key, manifest: Object) -> Traffic | None:
         """What was counted since the canary's present step began."""
         try:
-            record = RolloutStatus.model_validate(manifest.get("status", {}).get("rollout"))
+            record = RolloutStatus.model_validate(mapping(manifest, "status").get("rollout"))
         except ValidationError:
             return None
         if record.state is not RolloutState.CANARY or not record.weight:
@@ -122,7 +123,7 @@ class Gatherer:
         if manifest is None:
             return None
         try:
-            build = EngineBuild.of(manifest)
+            build = parsed(EngineBuild.of, manifest)
         except ValidationError:
             return BuildSnapshot(manifest, self._settings)
         mine = {LABEL_BUILD_KEY: build.spec.key[:32], "app.kubernetes.io/component": "builder"}
@@ -188,8 +189,8 @@ def _valid_classes(manifests: Sequence[Object]) -> dict[str, AcceleratorClass]:
     found = {}
     for manifest in manifests:
         try:
-            parsed = AcceleratorClass.of(manifest)
+            valid = parsed(AcceleratorClass.of, manifest)
         except ValidationError:
             continue
-        found[parsed.metadata.name] = parsed
+        found[valid.metadata.name] = valid
     return found

@@ -23,9 +23,19 @@ from enginewright_cluster.port import (
     WatchEvent,
 )
 
+from ..core.reading import mapping, objects
+
 ROLLED_OUT = "RolledOut"
 COMPLETED = "Completed"
 """Outcome of a rollout that went through; every other outcome is the reason of the condition."""
+
+
+def _text(value: object) -> str:
+    return sys.intern(value) if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +52,14 @@ class Seen:
     @classmethod
     def of(cls, manifest: Object) -> Seen:
         """Of an object as the watch gave it."""
-        status = manifest.get("status", {})
+        status = mapping(manifest, "status")
         conditions = {
-            sys.intern(item["type"]): (sys.intern(item["status"]), sys.intern(item.get("reason", "")))
-            for item in status.get("conditions") or ()
+            _text(item.get("type")): (_text(item.get("status")), _text(item.get("reason")))
+            for item in objects(status.get("conditions"))
         }
-        phase = sys.intern(status.get("phase", "Queued"))
+        phase = _text(status.get("phase")) or "Queued"
         uid = manifest["metadata"].get("uid", "")
-        return cls(uid, conditions, phase, status.get("allocatable", 0), status.get("inUse", 0))
+        return cls(uid, conditions, phase, _count(status.get("allocatable")), _count(status.get("inUse")))
 
 
 @dataclass(eq=False)

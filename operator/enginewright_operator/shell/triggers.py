@@ -20,6 +20,7 @@ from enginewright_cluster.port import (
     WatchEvent,
 )
 
+from ..core.reading import mapping, texts
 from .queueing import Key
 
 MANAGED = {"app.kubernetes.io/managed-by": MANAGED_BY}
@@ -65,8 +66,8 @@ class Triggers:
         if event.type is EventType.DELETED:
             self._classes_of.pop(key, None)
             return []
-        hardware = event.object.get("spec", {}).get("hardware", {})
-        self._classes_of[key] = frozenset(hardware.get("acceleratorClasses", []))
+        hardware = mapping(event.object, "spec", "hardware")
+        self._classes_of[key] = frozenset(texts(hardware.get("acceleratorClasses")))
         return [key]
 
     def _waiting_for(self, event: WatchEvent) -> list[Key]:
