@@ -43,6 +43,8 @@ class Look:
 
 def advance(record: RolloutStatus, look: Look) -> RolloutStatus:
     """The record after this visit: the same one while there is nothing to do but wait."""
+    if seconds_since(record.since, look.now) is None:  # the clock was set back: the step begins anew
+        record = record.model_copy(update={"since": rfc3339(look.now)})
     if crash := _crash(record, look):
         return taken_back(record, crash, look.now)
     judgement = _judgement(record, look)

@@ -45,14 +45,23 @@ def rfc3339(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+CLOCK_SKEW_SECONDS = 60.0
+"""How far the clocks of a cluster's machines may differ."""
+
+
 def seconds_since(stamp: str | None, now: datetime) -> float | None:
-    """Seconds from an RFC 3339 stamp to `now`; None without a stamp that parses."""
+    """Seconds from an RFC 3339 stamp to `now`; None without a stamp that parses.
+
+    None too for one so far in the future that a clock must have been set back: waiting for it would take as long as
+    the clock was wrong.
+    """
     if not stamp:
         return None
     try:
-        return (now - datetime.fromisoformat(stamp)).total_seconds()
+        seconds = (now - datetime.fromisoformat(stamp)).total_seconds()
     except ValueError:
         return None
+    return seconds if seconds >= -CLOCK_SKEW_SECONDS else None
 
 
 def merged(

@@ -160,8 +160,8 @@ def _back(
         return draft.doing(*resize(old, sizes.target), *resize(present, sizes.old))
     draft = draft.doing(*shrink(serving, spec.replicas))
     idle = [engine for engine in olds if engine not in serving] + ([present] if present is not None else [])
-    since = seconds_since(record.since, draft.now) or 0.0
-    left = draft.snapshot.settings.drain_seconds - since
+    since = seconds_since(record.since, draft.now)
+    left = draft.snapshot.settings.drain_seconds - since if since is not None else 0.0
     if any(engine.ready for engine in idle) and left > 0:
         return draft.doing(RequeueAfter(left))
     return draft.doing(*(_deleted(engine) for engine in idle))
