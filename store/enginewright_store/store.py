@@ -18,6 +18,10 @@ from enginewright_store.object_storage import Bucket
 from enginewright_store.paths import checked, checked_prefix
 from enginewright_store.retrying import RetryPolicy
 
+CONNECT_SECONDS = 5.0
+SILENCE_SECONDS = 30.0
+"""A bucket that sends nothing for this long, in an answer or before one, counts as away."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -124,7 +128,11 @@ def _s3_options(credentials: Credentials, environment: Mapping[str, str]) -> dic
     )
     client: dict[str, Any] = {}
     options: dict[str, Any] = {
-        "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 1}},
+        "config_kwargs": {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": SILENCE_SECONDS,
+            "retries": {"max_attempts": 1},
+        },
         "client_kwargs": client,
     }
     if endpoint:

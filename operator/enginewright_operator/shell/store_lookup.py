@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from enginewright_api.errors import TransientError
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.manifest import Evidence
 from enginewright_api.outcome import ArtifactReference
@@ -12,6 +13,9 @@ from enginewright_store.artifact import artifact_uri, read_evidence, read_manife
 from enginewright_store.store import Store
 
 from ..core.snapshot import Published
+
+LOOK_SECONDS = 10.0
+"""A store that hangs must not hold the workers that other models wait for; the queue asks again, ever less often."""
 
 
 class ArtifactStoreLookup:
@@ -26,7 +30,12 @@ class ArtifactStoreLookup:
 
     async def find(self, key: str, requests: Sequence[EvidenceRequest]) -> Published | None:
         """Artifact and all evidence for `requests`; what is not there is asked for again next time."""
-        return await asyncio.to_thread(self._find, key, tuple(requests))
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await asyncio.to_thread(self._find, key, tuple(requests))
+        except TimeoutError:
+            message = f"{self._store.uri}: no answer about artifact {key[:16]} in {LOOK_SECONDS:g} s"
+            raise TransientError("StoreUnavailable", message) from None
 
     def _find(self, key: str, requests: tuple[EvidenceRequest, ...]) -> Published | None:
         known = read_manifest(self._store, key)
