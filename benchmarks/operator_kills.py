@@ -44,6 +44,7 @@ from enginewright_cluster.port import (
     OPTIMIZED_MODEL,
     POD,
     SERVICE,
+    Cluster,
     EventType,
     Kind,
     Object,
@@ -148,7 +149,7 @@ class Wanted:
 class Users:
     """What people want, model by model; None when the model is deleted."""
 
-    def __init__(self, cluster: KubernetesCluster, models: Sequence[tuple[str, str]], seed: int, within: float) -> None:
+    def __init__(self, cluster: Cluster, models: Sequence[tuple[str, str]], seed: int, within: float) -> None:
         """`within`: seconds over which what they do is spread."""
         self._cluster, self._within = cluster, within
         self._dice = random.Random(seed)  # noqa: S311 - order, not a secret
@@ -190,7 +191,7 @@ class Users:
         self.done[act if before is not None or act == "create" else "create again"] += 1
 
 
-async def breaches(cluster: KubernetesCluster, users: Users, jobs: Jobs) -> list[str]:
+async def breaches(cluster: Cluster, users: Users, jobs: Jobs) -> list[str]:
     """What does not hold at the end."""
     found = jobs.repeated()
     kinds = (OPTIMIZED_MODEL, ENGINE_BUILD, JOB, DEPLOYMENT, SERVICE, CONFIG_MAP, POD)
