@@ -18,6 +18,7 @@ from enginewright_operator.core.plan import plan_build, plan_model
 from enginewright_operator.core.recipes import recipes
 from enginewright_operator.core.settings import OperatorSettings
 from enginewright_operator.core.snapshot import BuildSnapshot, ModelSnapshot
+from enginewright_operator.core.spread import spreading
 
 Object = dict[str, Any]
 
@@ -56,7 +57,7 @@ def _rehearse(
     manifest["metadata"] = {"namespace": namespace, "uid": "", "generation": 1} | manifest["metadata"]
     snapshot = ModelSnapshot(manifest=manifest, settings=settings, classes=classes)
     now = datetime.now(UTC)
-    draft = recipes(acceptance(Draft(snapshot, now)))
+    draft = recipes(spreading(acceptance(Draft(snapshot, now))))
     refusal = draft.findings["Accepted"]
     if not refusal.holds:
         raise DeterministicError(refusal.reason, f"{snapshot.name}: {refusal.reason}: {refusal.message}")

@@ -17,7 +17,7 @@ from .object_cache import ObjectCache
 from .objects.following import Key
 from .objects.labels import matches
 from .objects.metadata import normal, ref_of
-from .port import Cluster, EventType, InvalidError, Kind, Object, Ref, WatchEvent, kind_of
+from .port import Cluster, EventType, InvalidError, Kind, NotFoundError, Object, Ref, WatchEvent, kind_of
 
 _NAMES_AT_ONCE = 16
 
@@ -34,9 +34,11 @@ class Informed:
         self._indexed = frozenset(indexed_labels)
         self._doubtful: dict[Kind, dict[Ref, _Doubt]] = {kind: {} for kind in kinds}
         self._begun = {kind: asyncio.Event() for kind in kinds}
+        self._missing: dict[Kind, NotFoundError] = {}
+        """Kinds that the cluster did not know when their watch last tried to begin: an add-on that is not installed."""
 
     async def begun(self) -> None:
-        """Wait until the present of every kind is known."""
+        """Wait until the present of every kind is known, or that the cluster does not know the kind."""
         for event in self._begun.values():
             await event.wait()
 
@@ -54,6 +56,8 @@ class Informed:
         self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> Sequence[Object]:
         """See `Cluster.list`. With labels, objects that the watch's own labels leave out are not ours to see."""
+        if kind in self._missing:
+            raise self._missing[kind]
         if not self._covers(kind, namespace, labels):
             return await self._cluster.list(kind, namespace=namespace, labels=labels)
         await self._settle_doubts(kind)
@@ -116,7 +120,13 @@ class Informed:
         """Know the present. A watch tells it too, but not when it has told all of it."""
         cache = self._caches[kind]
         before = cache.uids()
-        items = await self._cluster.list(kind, namespace=namespace, labels=labels)
+        try:
+            items = await self._cluster.list(kind, namespace=namespace, labels=labels)
+        except NotFoundError as error:
+            self._missing[kind] = error
+            self._begun[kind].set()
+            raise
+        self._missing.pop(kind, None)
         present = {item["metadata"].get("uid") for item in items}
         for key, uid in before.items():
             if uid not in present:

@@ -82,6 +82,11 @@ class AcceleratorClassSpec(ApiModel):
     resource_claim_template: Annotated[str, Field(max_length=253)] | None = Field(
         default=None, description="ResourceClaimTemplate (resource.k8s.io/v1) instead of resource."
     )
+    accelerators_per_node: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None,
+        description="Accelerators of one node. A replica of more spans nodes, as a group of a LeaderWorkerSet; "
+        "without it every replica is one pod.",
+    )
     scheduling: Scheduling = Field(default_factory=Scheduling, description="How pods get there.")
     cost: Cost | None = Field(default=None, description="Price.")
 

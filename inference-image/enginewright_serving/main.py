@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from enginewright_serving.ranks import group_of, hold_ranks
 from enginewright_serving.repository import read_batching, stage
 from enginewright_serving.serving import Serve, serve
 from enginewright_serving.termination import reported
@@ -19,6 +20,10 @@ app = typer.Typer(help="Stage, admit and serve engines.", add_completion=False, 
 Dest = Annotated[Path, typer.Option(help="Folder of the Triton repository, made when missing.")]
 ModelName = Annotated[str, typer.Option(help="Name of the served model.")]
 BatchingFile = Annotated[Path | None, typer.Option(help="spec.batching as a JSON file; defaults without it.")]
+RankPort = Annotated[int, typer.Option(min=1, max=65535, help="Where a group's workers listen for their leader.")]
+RankKey = Annotated[
+    Path | None, typer.Option(help="SSH key of the group; the public one lies beside it as ssh-publickey.")
+]
 
 
 @app.command("stage")
@@ -85,6 +90,10 @@ def serve_command(
         float, typer.Option(min=0.0, help="Longest wait for requests in flight on SIGTERM.")
     ] = 10.0,
     start_seconds: Annotated[float, typer.Option(min=1.0, help="Longest wait for the first answer.")] = 600.0,
+    hosts: Annotated[str, typer.Option(help="Hosts of a group, this one first, a,b,c: ranks run on all of them.")] = "",
+    ranks_per_host: Annotated[int, typer.Option(min=1, help="With --hosts: ranks, and so GPUs, of each.")] = 1,
+    rank_port: RankPort = 2222,
+    rank_key: RankKey = None,
 ) -> None:
     """Run the server on one model until SIGTERM; exits non-zero when it dies."""
     with reported():
@@ -97,8 +106,16 @@ def serve_command(
                 threads=threads or engine_threads(os.environ),
                 drain_seconds=drain_seconds,
                 start_seconds=start_seconds,
+                group=group_of(hosts, ranks_per_host, rank_port, rank_key),
             )
         )
+
+
+@app.command("hold-ranks")
+def hold_ranks_command(*, rank_port: RankPort = 2222, rank_key: RankKey = None) -> None:
+    """Let the leader of this group start ranks here: sshd that takes the group's key and nothing else."""
+    with reported():
+        hold_ranks(rank_port, rank_key)
 
 
 def main() -> None:

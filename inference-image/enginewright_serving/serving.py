@@ -16,6 +16,7 @@ from enginewright_api.recipe import Task
 from enginewright_serving import activity, tritonserver
 from enginewright_serving.events import log
 from enginewright_serving.model_config import input_names
+from enginewright_serving.ranks import Group, launched
 from enginewright_serving.repository import engine_folder, read_description
 from enginewright_serving.server_process import ServerProcess
 from enginewright_serving.shared_memory import region_prefix, remove_abandoned_regions, remove_regions
@@ -44,6 +45,8 @@ class Serve:
     threads: int
     drain_seconds: float
     start_seconds: float
+    group: Group | None = None
+    """Other hosts that run ranks of the engine; None when this one has them all."""
 
 
 def serve(run: Serve) -> None:
@@ -56,15 +59,16 @@ def serve(run: Serve) -> None:
         )
     with tempfile.TemporaryDirectory(prefix="enginewright-backends-") as folder:
         working = activity.create(Path(folder, "working"))
+        command = tritonserver.command(
+            run.repository.resolve(),
+            run.model,
+            run.listen,
+            backends=tritonserver.link_backends(Path(folder, "backends")),
+            memory_prefix=region_prefix(os.getpid()),
+            exit_timeout_seconds=_EXIT_SECONDS,
+        )
         server = ServerProcess(
-            tritonserver.command(
-                run.repository.resolve(),
-                run.model,
-                run.listen,
-                backends=tritonserver.link_backends(Path(folder, "backends")),
-                memory_prefix=region_prefix(os.getpid()),
-                exit_timeout_seconds=_EXIT_SECONDS,
-            ),
+            command if run.group is None else launched(command, run.group, Path(folder)),
             tritonserver.environment(os.environ, threads=run.threads, activity_file=working),
         )
         log("server-started", pid=server.pid, model=run.model, threads=run.threads)

@@ -97,6 +97,13 @@ def run_command(
     public_key_config_map: Annotated[
         str, typer.Option(envvar="ENGINEWRIGHT_PUBLIC_KEY_CONFIG_MAP", help="ConfigMap with key `public.pem`.")
     ] = "enginewright-trust",
+    rank_key_secret: Annotated[
+        str,
+        typer.Option(
+            envvar="ENGINEWRIGHT_RANK_KEY_SECRET",
+            help="Secret with keys `ssh-privatekey` and `ssh-publickey`, for models whose replicas span nodes.",
+        ),
+    ] = "enginewright-ranks",  # noqa: S107 - the name of a Secret
     image_pull_secret: Annotated[
         list[str] | None, typer.Option(envvar="ENGINEWRIGHT_IMAGE_PULL_SECRETS", help="May be given more than once.")
     ] = None,
@@ -165,6 +172,7 @@ def run_command(
             ),
             signing_key_secret=signing_key_secret,
             public_key_config_map=public_key_config_map,
+            rank_key_secret=rank_key_secret,
             image_pull_secrets=tuple(image_pull_secret or ()),
             image_pull_policy=image_pull_policy,
             drain_seconds=drain_seconds,

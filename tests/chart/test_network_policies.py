@@ -8,24 +8,35 @@ from typing import Any
 import pytest
 import yaml
 
+from enginewright_operator.core.render.groups import RANK_PORT
 from enginewright_operator.core.render.serving import PORTS
 from tests.chart.connections import End, Outside, Pod, allowed
 from tests.chart.rendering import Object, Render, of_kind
 from tests.kube.scripts import HERE
 
 ON = "--set=networkPolicy.enabled=true,modelNamespaces={search,chat},store.endpointUrl=http://minio.storage:9000"
-SNAPSHOTS = HERE.parent / "unit" / "operator" / "__snapshots__" / "test_operator_rendering"
+SNAPSHOTS = HERE.parent / "unit" / "operator" / "__snapshots__"
 HTTP, GRPC, METRICS = PORTS["http"], PORTS["grpc"], PORTS["metrics"]
 HTTPS, API_SERVER, S3, DNS = 443, 6443, 9000, 53
+ANY = 40123
+"""A port that ranks choose at will."""
 
 
 def rendered_labels(name: str) -> dict[str, str]:
     """Labels of the pods that the operator makes, from what its own tests hold."""
-    parsed: Any = yaml.safe_load((SNAPSHOTS / f"{name}.yaml").read_text())
+    parsed: Any = yaml.safe_load((SNAPSHOTS / "test_operator_rendering" / f"{name}.yaml").read_text())
     labels: dict[str, str] = parsed["spec"]["template"]["metadata"]["labels"]
     return labels
 
 
+def group_labels(template: str) -> dict[str, str]:
+    """Of a pod whose engine spans nodes."""
+    parsed: Any = yaml.safe_load((SNAPSHOTS / "test_multi_node" / "test_the_set_as_it_is_applied.yaml").read_text())
+    labels: dict[str, str] = parsed["spec"]["leaderWorkerTemplate"][template]["metadata"]["labels"]
+    return labels
+
+
+LEADER, WORKER = Pod("search", group_labels("leaderTemplate")), Pod("search", group_labels("workerTemplate"))
 SERVER = Pod("search", rendered_labels("test_deployment_on_a_cpu"))
 BUILDER = Pod("search", rendered_labels("test_job_on_a_gpu_from_a_bucket"))
 NEIGHBOUR = Pod("search", {"app": "shop"})
@@ -65,6 +76,18 @@ def own(objects: list[Object], component: str) -> Pod:
         (SERVER, INTERNET, S3, True),
         (BUILDER, INTERNET, S3, True),
         (BUILDER, INTERNET, HTTPS, True),
+        # Ranks of one engine on several nodes.
+        (LEADER, WORKER, RANK_PORT, True),
+        (WORKER, LEADER, ANY, True),
+        (WORKER, WORKER, ANY, True),
+        (WORKER, INTERNET, S3, True),
+        ("gateway", LEADER, HTTP, True),
+        (SERVER, WORKER, RANK_PORT, False),
+        (NEIGHBOUR, WORKER, RANK_PORT, False),
+        (STRANGER, LEADER, ANY, False),
+        (WORKER, SERVER, HTTP, False),
+        ("gateway", WORKER, RANK_PORT, False),
+        (WORKER, INTERNET, HTTPS, False),
         # Who calls.
         (INTERNET, "gateway", 8000, True),
         (STRANGER, "gateway", 8001, True),
@@ -101,7 +124,7 @@ def test_who_reaches_whom(
     assert allowed(policies, begins, ends, port) is passes
 
 
-@pytest.mark.parametrize("pod", ["operator", "gateway", "autoscaler", "test", SERVER, BUILDER])
+@pytest.mark.parametrize("pod", ["operator", "gateway", "autoscaler", "test", SERVER, WORKER, BUILDER])
 def test_names_are_resolved_by_the_clusters_dns_only(objects: list[Object], pod: Pod | str) -> None:
     policies = list(of_kind(objects, "NetworkPolicy"))
     asks = own(objects, pod) if isinstance(pod, str) else pod

@@ -24,9 +24,9 @@ class Controllers:
         pods = list(await self.cluster.list(POD, namespace=self.namespace))
         moved = False
         for job in await self.cluster.list(JOB, namespace=self.namespace):
-            moved |= await self._job(job, _owned(pods, job))
+            moved |= await self._job(job, owned(pods, job))
         for deployment in await self.cluster.list(DEPLOYMENT, namespace=self.namespace):
-            moved |= await self._deployment(deployment, _owned(pods, deployment))
+            moved |= await self._deployment(deployment, owned(pods, deployment))
         return moved
 
     async def _job(self, job: Object, pods: list[Object]) -> bool:
@@ -53,16 +53,16 @@ class Controllers:
         room = wanted + 1 if old else wanted
         if len(new) < wanted and len(pods) < room:
             moved |= await self._pod(deployment, f"{deployment['metadata']['name']}-{revision}-{len(new)}", revision)
-        spare = len([pod for pod in pods if _ready(pod)]) - wanted
-        for pod in [*[pod for pod in old if not _ready(pod) or spare > 0][:1], *new[wanted:]]:
+        spare = len([pod for pod in pods if is_ready(pod)]) - wanted
+        for pod in [*[pod for pod in old if not is_ready(pod) or spare > 0][:1], *new[wanted:]]:
             await self.cluster.delete(_ref(POD, pod))
             moved = True
         status: dict[str, Any] = {
             "observedGeneration": deployment["metadata"].get("generation", 1),
             "replicas": len(pods),
             "updatedReplicas": len(new),
-            "readyReplicas": len([pod for pod in pods if _ready(pod)]),
-            "availableReplicas": len([pod for pod in pods if _ready(pod)]),
+            "readyReplicas": len([pod for pod in pods if is_ready(pod)]),
+            "availableReplicas": len([pod for pod in pods if is_ready(pod)]),
         }
         present = deployment.get("status", {})
         if all(present.get(key, 0) == value for key, value in status.items()):
@@ -94,12 +94,14 @@ class Controllers:
         return True
 
 
-def _owned(pods: list[Object], owner: Object) -> list[Object]:
+def owned(pods: list[Object], owner: Object) -> list[Object]:
+    """Pods that an object controls."""
     uid = owner["metadata"]["uid"]
     return [pod for pod in pods if any(item["uid"] == uid for item in pod["metadata"].get("ownerReferences", []))]
 
 
-def _ready(pod: Object) -> bool:
+def is_ready(pod: Object) -> bool:
+    """By its condition."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 

@@ -110,7 +110,7 @@ class Kubelet:
             if component == "builder":
                 with contextlib.suppress(NotFoundError):  # its recipe may have gone since it was listed
                     moved |= await self._builder(pod)
-            elif component == "server":
+            elif component in ("server", "worker"):
                 moved |= await self._set(pod, self.server(pod))
         return moved
 

@@ -22,7 +22,17 @@ from enginewright_api.outcome import BuildOutcome
 from enginewright_autoscaler.service import run as autoscale
 from enginewright_autoscaler.settings import AutoscalerSettings
 from enginewright_cluster.kubernetes import KubernetesCluster
-from enginewright_cluster.port import ACCELERATOR_CLASS, DEPLOYMENT, JOB, LEASE, OPTIMIZED_MODEL, SERVICE, Kind, Ref
+from enginewright_cluster.port import (
+    ACCELERATOR_CLASS,
+    DEPLOYMENT,
+    JOB,
+    LEADER_WORKER_SET,
+    LEASE,
+    OPTIMIZED_MODEL,
+    SERVICE,
+    Kind,
+    Ref,
+)
 from enginewright_gateway.routes import RouteTable
 from enginewright_gateway.watch import follow
 from enginewright_operator.shell.gateway_figures import GatewayFigures
@@ -30,9 +40,11 @@ from enginewright_operator.shell.leadership import Leadership, Terms
 from enginewright_operator.shell.operator import Operator
 from tests.kube.harness import OwnCluster
 from tests.scenarios.evidence import failure
+from tests.scenarios.groups import CRD, GroupController
 from tests.scenarios.kubelet import Attempt, PodStatus
-from tests.scenarios.models import PAUSE_SECONDS
+from tests.scenarios.models import PAUSE_SECONDS, gpu_class
 from tests.scenarios.test_canaries import answers
+from tests.scenarios.test_spanning_nodes import LONGER, SPANNING
 from tests.scenarios.world import Shifted, World
 
 CHART = Path(__file__).parents[2] / "helm" / "enginewright"
@@ -44,7 +56,7 @@ Right = tuple[str, str]
 SPARE = {
     "operator": {
         # Checked when server-side apply creates an object; the log calls it a patch.
-        ("configmaps", "create"), ("deployments", "create"), ("services", "create"),
+        ("configmaps", "create"), ("deployments", "create"), ("services", "create"), ("leaderworkersets", "create"),
         # Asked for by an admission plug-in (OwnerReferencesPermissionEnforcement) that is off here.
         ("enginebuilds/finalizers", "update"), ("optimizedmodels/finalizers", "update"),
     },
@@ -111,6 +123,7 @@ def installed(kube_crds: object) -> Iterator[Installed]:
     if not isinstance(kube_crds, OwnCluster):
         pytest.skip("the audit log of a given cluster is out of reach")
     suffix = secrets.token_hex(3)
+    kube_crds.install_crds([yaml.load(CRD.read_text(), Loader=yaml.CSafeLoader)])
     with kube_crds.namespace("rights") as namespace:
         here = Installed(kube_crds, namespace, f"rights-{suffix}")
         values = "--set=store.uri=s3://a/b,gateway.allowAnonymous=true,signing.create=false"
@@ -204,6 +217,24 @@ async def _lives(world: World) -> None:
     assert await world.names(SERVICE) == ["search"]
 
     await world.cluster.delete(Ref(OPTIMIZED_MODEL, "search", world.namespace))
+    await _until(world, JOB, 0)
+    await _spans_nodes(world)
+
+
+async def _spans_nodes(world: World) -> None:
+    """A model whose replicas are groups, rolled over to a second engine."""
+    world.add_ons = (LEADER_WORKER_SET,)
+    world.controllers.append(GroupController(world.cluster, world.namespace))
+    await world.cluster.apply(gpu_class("nvidia-rights", acceleratorsPerNode=8, scheduling={}))
+    on = {**SPANNING["hardware"], "acceleratorClasses": ["nvidia-rights"]}
+    for spec in (SPANNING, LONGER):
+        await world.apply("large", **{**spec, "hardware": on})
+        await world.settle()
+    await world.wait_for(PAUSE_SECONDS + 1)
+    assert (await world.condition("Ready", "large"))[0] == "True"
+    assert len(await world.names(LEADER_WORKER_SET)) == 1
+    await world.cluster.delete(Ref(OPTIMIZED_MODEL, "large", world.namespace))
+    await world.cluster.delete(Ref(ACCELERATOR_CLASS, "nvidia-rights"))
     await _until(world, JOB, 0)
 
 

@@ -126,6 +126,8 @@ class World:
         self.gateways = Gateways()
         self.settings = operator_settings or settings()
         self.kubelet = Kubelet(cluster, self.published(), namespace=namespace)
+        self.add_ons: tuple[Kind, ...] = ()
+        """Kinds beyond those that every cluster has, to be waited for as well."""
         self.controllers: list[Stepping] = [Controllers(cluster, self.clock, namespace)] if not real else []
         self.operator = self.restarted()
 
@@ -211,7 +213,7 @@ class World:
 
     async def versions(self) -> dict[str, str]:
         """resourceVersion of everything the operator, controllers and kubelet write; Events only of our programs."""
-        kinds = (OPTIMIZED_MODEL, ENGINE_BUILD, JOB, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, EVENT)
+        kinds = (OPTIMIZED_MODEL, ENGINE_BUILD, JOB, POD, DEPLOYMENT, SERVICE, CONFIG_MAP, EVENT, *self.add_ons)
         listed = await asyncio.gather(*(self.cluster.list(kind, namespace=self.namespace) for kind in kinds))
         found = {}
         for kind, items in zip(kinds, listed, strict=True):

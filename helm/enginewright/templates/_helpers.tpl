@@ -116,6 +116,13 @@ app.kubernetes.io/managed-by: enginewright
 app.kubernetes.io/component: server
 {{- end -}}
 
+{{/* Those of engines that run on several nodes. */}}
+{{- define "enginewright.ranks" -}}
+app.kubernetes.io/part-of: enginewright
+app.kubernetes.io/managed-by: enginewright
+enginewright.io/ranks: "true"
+{{- end -}}
+
 {{- define "enginewright.builders" -}}
 app.kubernetes.io/part-of: enginewright
 app.kubernetes.io/managed-by: enginewright

@@ -1,4 +1,4 @@
-"""The Deployments of a model as they stand, and which of them its Service selects."""
+"""The Deployments and LeaderWorkerSets of a model as they stand, and which of them its Service selects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .snapshot import ModelSnapshot
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """One engine's Deployment."""
+    """One engine's Deployment, or LeaderWorkerSet: then replicas are groups."""
 
     manifest: Object
     label: str
@@ -30,8 +30,14 @@ class Running:
 
     @property
     def name(self) -> str:
-        """Deployment name."""
+        """Name of the Deployment or LeaderWorkerSet."""
         return str(self.manifest["metadata"]["name"])
+
+    @property
+    def nodes(self) -> int:
+        """Pods of one replica, each on a node of its own."""
+        group = self.manifest.get("spec", {}).get("leaderWorkerTemplate")
+        return 1 if group is None else int(group.get("size", 1))
 
     @property
     def build_name(self) -> str:
@@ -42,9 +48,9 @@ class Running:
 
 
 def running_engines(snapshot: ModelSnapshot) -> dict[str, Running]:
-    """Deployments that are not being deleted, by artifact label."""
+    """Those that are not being deleted, by artifact label."""
     found = {}
-    for manifest in snapshot.deployments:
+    for manifest in snapshot.workloads:
         metadata, status = manifest["metadata"], manifest.get("status", {})
         if metadata.get("deletionTimestamp"):
             continue
@@ -63,6 +69,15 @@ def running_engines(snapshot: ModelSnapshot) -> dict[str, Running]:
             cause=worst_cause(pods),
         )
     return found
+
+
+def pod_template(workload: Object) -> Object:
+    """Template of the pods that answer: a Deployment's, or that of a group's leader."""
+    spec = workload["spec"]
+    template: Object = (
+        spec["leaderWorkerTemplate"]["leaderTemplate"] if "leaderWorkerTemplate" in spec else spec["template"]
+    )
+    return template
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,12 @@ from .retention import retention
 from .rollout import rollout
 from .scaling import scaling
 from .snapshot import ModelSnapshot
+from .spread import spreading
 from .status import status
 
 Policy = Callable[[Draft], Draft]
 
-POLICIES: tuple[Policy, ...] = (acceptance, recipes, choice, rollout, exposure, scaling, retention, status)
+POLICIES: tuple[Policy, ...] = (acceptance, spreading, recipes, choice, rollout, exposure, scaling, retention, status)
 
 
 def plan_model(snapshot: ModelSnapshot, now: datetime) -> Plan:

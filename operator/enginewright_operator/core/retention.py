@@ -5,7 +5,7 @@ from __future__ import annotations
 from .draft import Draft
 from .effects import Delete, Effect, Object, Patch, Reference
 from .engine_builds import owners_of
-from .engines import running_engines
+from .engines import pod_template, running_engines
 from .render.serving import batching_config_map
 
 
@@ -42,8 +42,8 @@ def _batching_files(draft: Draft) -> list[Effect]:
     assert draft.spec is not None  # noqa: S101 - checked by the caller
     snapshot = draft.snapshot
     used = {batching_config_map(snapshot, draft.spec)["metadata"]["name"]}
-    for deployment in snapshot.deployments:
-        volumes = deployment["spec"]["template"]["spec"].get("volumes", [])
+    for workload in snapshot.workloads:
+        volumes = pod_template(workload)["spec"].get("volumes", [])
         used |= {volume["configMap"]["name"] for volume in volumes if "configMap" in volume}
     if not draft.settled:
         return []

@@ -26,7 +26,7 @@ from .rollout_sizes import Sizes, canary_sizes, next_sizes
 
 
 def rollout(draft: Draft) -> Draft:
-    """Sets RolledOut and decides on Deployments, the Service's selector and the canary's share."""
+    """Sets RolledOut and decides on Deployments or LeaderWorkerSets, the Service's selector and the canary's share."""
     engines, selected = running_engines(draft.snapshot), selection(draft.snapshot)
     draft = replace(draft, selection=selected, rollout=draft.snapshot.status().rollout)
     spec, target = draft.spec, draft.target

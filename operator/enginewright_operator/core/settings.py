@@ -61,6 +61,9 @@ class OperatorSettings:
     """Secret in the model's namespace; its key `private.pem` signs artifacts."""
     public_key_config_map: str = "enginewright-trust"
     """ConfigMap in the model's namespace; its key `public.pem` is what admission trusts."""
+    rank_key_secret: str = "enginewright-ranks"  # noqa: S105 - the name of a Secret
+    """Secret in the model's namespace; its keys `ssh-privatekey` and `ssh-publickey` let a leader start the ranks of
+    its group on other nodes. Only models that span nodes need it."""
     image_pull_secrets: tuple[str, ...] = ()
     image_pull_policy: str = "IfNotPresent"
     pod_address: str = "0.0.0.0"  # noqa: S104 - a pod has an address of its own; local mode says 127.0.0.1

@@ -38,6 +38,8 @@ class ModelSnapshot:
     builds: Mapping[str, Object] = field(default_factory=dict)
     """EngineBuilds of the namespace by name."""
     deployments: tuple[Object, ...] = ()
+    groups: tuple[Object, ...] | None = ()
+    """LeaderWorkerSets of the model; None where the cluster does not know the kind."""
     pods: tuple[Object, ...] = ()
     config_maps: tuple[Object, ...] = ()
     service: Object | None = None
@@ -78,6 +80,11 @@ class ModelSnapshot:
             return OptimizedModelStatus.model_validate(self.manifest.get("status", {}))
         except ValidationError:
             return OptimizedModelStatus()
+
+    @property
+    def workloads(self) -> tuple[Object, ...]:
+        """What serves its engines, of either kind."""
+        return (*self.deployments, *(self.groups or ()))
 
     def build(self, name: str) -> EngineBuild | None:
         """Parsed EngineBuild. Raises DeterministicError InvalidBuild for one that no schema let through."""

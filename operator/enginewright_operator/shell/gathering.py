@@ -22,6 +22,7 @@ from enginewright_cluster.port import (
     DEPLOYMENT,
     ENGINE_BUILD,
     JOB,
+    LEADER_WORKER_SET,
     NODE,
     OPTIMIZED_MODEL,
     POD,
@@ -79,10 +80,10 @@ class Gatherer:
         if manifest is None:
             return None
         mine = {LABEL_MODEL: key.name}
-        classes, builds, deployments, pods, config_maps, service = await asyncio.gather(
+        classes, builds, (deployments, groups), pods, config_maps, service = await asyncio.gather(
             self._cluster.list(ACCELERATOR_CLASS),
             self._cluster.list(ENGINE_BUILD, namespace=key.namespace),
-            self._list(DEPLOYMENT, key, mine),
+            self._workloads(key, mine),
             self._list(POD, key, mine),
             self._list(CONFIG_MAP, key, mine),
             self._get(Ref(SERVICE, key.name, key.namespace)),
@@ -93,12 +94,23 @@ class Gatherer:
             classes=_valid_classes(classes),
             builds={item["metadata"]["name"]: item for item in builds},
             deployments=deployments,
+            groups=groups,
             pods=pods,
             config_maps=config_maps,
             service=service,
             canary_services=await self._canary_services(key, manifest),
             traffic=await self._canary_traffic(key, manifest),
         )
+
+    async def _workloads(
+        self, key: Key, labels: Mapping[str, str]
+    ) -> tuple[tuple[Object, ...], tuple[Object, ...] | None]:
+        """Deployments and LeaderWorkerSets; None for the latter where they are not installed."""
+        deployments = await self._list(DEPLOYMENT, key, labels)
+        try:
+            return deployments, await self._list(LEADER_WORKER_SET, key, labels)
+        except NotFoundError:
+            return deployments, None
 
     async def _canary_services(self, key: Key, manifest: Object) -> tuple[Object, ...]:
         """Only where there may be any: a list costs every visit of every model."""

@@ -10,7 +10,15 @@ from datetime import UTC, datetime
 from enginewright_api.errors import EnginewrightError, TransientError
 from enginewright_api.names import LABEL_BUILD_KEY, LABEL_MODEL
 from enginewright_cluster.informed import Informed
-from enginewright_cluster.port import ACCELERATOR_CLASS, ENGINE_BUILD, OPTIMIZED_MODEL, Cluster, ConflictError, Kind
+from enginewright_cluster.port import (
+    ACCELERATOR_CLASS,
+    ENGINE_BUILD,
+    OPTIMIZED_MODEL,
+    Cluster,
+    ConflictError,
+    Kind,
+    NotFoundError,
+)
 
 from ..core.effects import Plan
 from ..core.plan import plan_build, plan_class, plan_model
@@ -20,7 +28,7 @@ from .gateway_figures import GatewayFigures, TrafficLookup
 from .gathering import Clock, Gatherer, StoreLookup
 from .metrics import Metrics
 from .queueing import Key, Queue
-from .triggers import WATCHED, Triggers
+from .triggers import ADD_ONS, WATCHED, Triggers
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +37,8 @@ RESYNC_SECONDS = 600.0
 COUNT_SECONDS = 60.0
 """How often the accelerators of a class are counted."""
 WATCH_PAUSE_SECONDS = 1.0
+ADD_ON_PAUSE_SECONDS = 60.0
+"""How often it is looked whether a kind that the cluster lacks has come."""
 
 
 def utc_now() -> datetime:
@@ -107,6 +117,7 @@ class Operator:
     async def _watch(self, kind: Kind, labels: dict[str, str] | None) -> None:
         namespace = self._namespace if kind.namespaced else None
         while True:
+            pause = WATCH_PAUSE_SECONDS
             try:
                 async for event in self._cluster.watch(kind, namespace=namespace, labels=labels):
                     self._seen.inventory.saw(kind, event)
@@ -115,7 +126,11 @@ class Operator:
             except TransientError as error:
                 self._seen.inventory.forget(kind)
                 log.warning("watch broke off", extra={"kind": kind.kind, "error": str(error)})
-            await asyncio.sleep(WATCH_PAUSE_SECONDS)
+            except NotFoundError:
+                if kind not in ADD_ONS:
+                    raise
+                pause = ADD_ON_PAUSE_SECONDS
+            await asyncio.sleep(pause)
 
     async def _resync(self) -> None:
         while True:

@@ -12,6 +12,7 @@ from enginewright_cluster.port import (
     DEPLOYMENT,
     ENGINE_BUILD,
     JOB,
+    LEADER_WORKER_SET,
     OPTIMIZED_MODEL,
     POD,
     SERVICE,
@@ -33,8 +34,11 @@ WATCHED: tuple[tuple[Kind, dict[str, str] | None], ...] = (
     (POD, MANAGED),
     (SERVICE, MANAGED),
     (CONFIG_MAP, MANAGED),
+    (LEADER_WORKER_SET, MANAGED),
 )
 """Kinds and the labels that their watch is limited to."""
+ADD_ONS = (LEADER_WORKER_SET,)
+"""Kinds that a cluster may lack."""
 
 
 @dataclass

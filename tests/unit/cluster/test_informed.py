@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,16 @@ from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.faults import READS, Call, Fault, Rule, Script
 from enginewright_cluster.informed import Informed
 from enginewright_cluster.object_cache import ObjectCache
-from enginewright_cluster.port import CONFIG_MAP, SERVICE, ConflictError, NotFoundError, Ref, UnavailableError
+from enginewright_cluster.port import (
+    CONFIG_MAP,
+    SERVICE,
+    ConflictError,
+    Kind,
+    NotFoundError,
+    Object,
+    Ref,
+    UnavailableError,
+)
 
 OURS = {"managed": "yes"}
 ONE = Ref(CONFIG_MAP, "one", "default")
@@ -175,3 +184,33 @@ def test_a_thousand_objects_take_little_memory() -> None:
         cache.put(item)
     assert sum(len(packed.content) for packed in cache._packed.values()) < 200 * 2000
     assert cache.select("default", {"model": "7"})[0]["spec"] == text
+
+
+class WithoutConfigMaps(FakeCluster):
+    """A cluster that does not know the kind until it is installed."""
+
+    installed, asked = False, 0
+
+    async def list(self, kind: Kind, **selection: Any) -> Sequence[Object]:
+        """Refuses as an API server does."""
+        self.asked += 1
+        if kind == CONFIG_MAP and not self.installed:
+            raise NotFoundError("NotFound", "ConfigMap is not served")
+        return await super().list(kind, **selection)
+
+
+async def test_a_kind_that_the_cluster_lacks_is_asked_for_by_its_watch_alone() -> None:
+    inner = WithoutConfigMaps()
+    cluster = Informed(inner, [CONFIG_MAP], ["model"])
+    with pytest.raises(NotFoundError):
+        await anext(aiter(cluster.watch(CONFIG_MAP)))
+    await asyncio.wait_for(cluster.begun(), 1)
+    inner.asked = 0
+    for _ in range(3):
+        with pytest.raises(NotFoundError):
+            await cluster.list(CONFIG_MAP)
+    assert inner.asked == 0
+    inner.installed = True
+    await inner.create(config())
+    await anext(aiter(cluster.watch(CONFIG_MAP)))
+    assert [item["metadata"]["name"] for item in await cluster.list(CONFIG_MAP)] == ["one"]

@@ -25,6 +25,7 @@ from .pods import (
     pod_spec,
     resources,
     secret_files,
+    shared_memory,
     store_environment,
     store_volumes,
     variable,
@@ -108,6 +109,7 @@ def _pod(
         + empty_folder("work", WORK_FOLDER)
         + empty_folder("tmp", "/tmp")  # noqa: S108 - the container's own
         + store_volumes(settings.store, read_only=False)
+        + shared_memory(snapshot.accelerator)
         + _input_volumes(build, request)
     )
     extended, claims = devices(snapshot.accelerator, 1)

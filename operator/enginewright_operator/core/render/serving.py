@@ -24,6 +24,7 @@ from .pods import (
     empty_folder,
     pod_spec,
     resources,
+    shared_memory,
     store_environment,
     store_volumes,
     variable,
@@ -82,20 +83,12 @@ def deployment(
     replicas: int,
 ) -> Object:
     """The Deployment of one engine. With surge its own rolling update keeps each ready pod until its successor is."""
-    name = deployment_name(snapshot.name, engine.digest)
-    labels = child_labels(
-        name=snapshot.name, component="server", model=snapshot.name, key=engine.key, artifact=engine.digest
-    )
+    metadata = metadata_of(snapshot, engine)
+    count = spec.hardware.accelerators_per_replica
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {
-            "name": name,
-            "namespace": snapshot.namespace,
-            "labels": labels,
-            "annotations": {"enginewright.io/engine-build": engine.build_name},
-            "ownerReferences": [owned(snapshot)],
-        },
+        "metadata": metadata,
         "spec": {
             "replicas": replicas,
             "revisionHistoryLimit": 2,
@@ -110,10 +103,24 @@ def deployment(
                 },
             },
             "template": {
-                "metadata": {"labels": labels},
-                "spec": _pod(snapshot, spec, engine, accelerator),
+                "metadata": {"labels": metadata["labels"]},
+                "spec": server_pod(snapshot, spec, engine, accelerator, accelerators=count),
             },
         },
+    }
+
+
+def metadata_of(snapshot: ModelSnapshot, engine: Engine) -> Object:
+    """Name, labels and owner of what serves one engine, whatever kind of object it is."""
+    labels = child_labels(
+        name=snapshot.name, component="server", model=snapshot.name, key=engine.key, artifact=engine.digest
+    )
+    return {
+        "name": deployment_name(snapshot.name, engine.digest),
+        "namespace": snapshot.namespace,
+        "labels": labels,
+        "annotations": {"enginewright.io/engine-build": engine.build_name},
+        "ownerReferences": [owned(snapshot)],
     }
 
 
@@ -123,7 +130,15 @@ def serving_labels(model: str, digest: str | None) -> dict[str, str]:
     return {"app.kubernetes.io/component": "server", LABEL_MODEL: model, **artifact}
 
 
-def _pod(snapshot: ModelSnapshot, spec: OptimizedModelSpec, engine: Engine, accelerator: AcceleratorClass) -> Object:
+def server_pod(
+    snapshot: ModelSnapshot,
+    spec: OptimizedModelSpec,
+    engine: Engine,
+    accelerator: AcceleratorClass,
+    *,
+    accelerators: int,
+) -> Object:
+    """The pod that admits an engine and serves it, on `accelerators` of one node."""
     settings = snapshot.settings
     batching = batching_config_map(snapshot, spec)["metadata"]["name"]
     tmp = empty_folder("tmp", "/tmp")  # noqa: S108 - the container's own
@@ -134,12 +149,13 @@ def _pod(snapshot: ModelSnapshot, spec: OptimizedModelSpec, engine: Engine, acce
         + empty_folder("cache", CACHE_FOLDER)
         + store_volumes(settings.store, read_only=True)
     )
+    shared = shared_memory(accelerator)
     volumes = models + tmp + admission
-    extended, claims = devices(accelerator, spec.hardware.accelerators_per_replica)
+    extended, claims = devices(accelerator, accelerators)
     return pod_spec(
         settings,
-        containers=[_server(snapshot, spec, models + tmp, extended=extended, claims=claims)],
-        volumes=volumes,
+        containers=[_server(snapshot, spec, models + tmp + shared, extended=extended, claims=claims)],
+        volumes=volumes + shared,
         accelerator=accelerator,
         claims=claims,
         placement=spec.placement,
