@@ -190,6 +190,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "resource.name": (PODS, "resource.name"),
         "resource.quantity": (PODS, "resource.quantity"),
         "resourceClaimTemplate": (PODS, "resource_claim_template"),
+        "acceleratorsPerNode": (f"{OPERATOR}.spread", "spec.accelerators_per_node"),
         "scheduling.nodeSelector": (PODS, "scheduling.node_selector"),
         **_below("scheduling.tolerations[].", TOLERATION),
         "scheduling.runtimeClassName": (PODS, "scheduling.runtime_class_name"),
