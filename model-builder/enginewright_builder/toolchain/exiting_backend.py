@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ class ExitingBackend:
 
     def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> dict[str, object]:
         """Three graphs in float32. Raises as the backend."""
-        found: dict[str, object] = {}
+        told: dict[str, dict[str, object]] = {}
         for part in ExitPart:
             (into / part.value).mkdir()
-            found |= self.backend.export(checkpoint, description.exit_part(part), into / part.value) or {}
-        return found
+            told[part.value] = self.backend.export(checkpoint, description.exit_part(part), into / part.value) or {}
+        return _together(told)
 
     def quantize(
         self,
@@ -40,21 +40,24 @@ class ExitingBackend:
         calibration: Sequence[Feed],
         into: Path,
     ) -> dict[str, object]:
-        """First and rest in the wanted format; the rest is measured on what the first gives. The head is small."""
-        first, rest = description.exit_part(ExitPart.FIRST), description.exit_part(ExitPart.REST)
+        """First and rest in the wanted format; the rest is measured on what the first gives. The head is small.
+
+        Excluded modules are no part of it: names of layers start anew in the rest.
+        """
+        first = description.exit_part(ExitPart.FIRST)
         states = self.backend.answers(graph / ExitPart.FIRST.value, first, calibration, _THREADS)
         going_on = [
             {HIDDEN_STATES: state, "attention_mask": feed["attention_mask"]}
             for state, feed in zip(states, calibration, strict=True)
         ]
-        for part in (ExitPart.FIRST, ExitPart.REST):
+        told: dict[str, dict[str, object]] = {}
+        for part, measured in ((ExitPart.FIRST, calibration), (ExitPart.REST, going_on)):
             (into / part.value).mkdir()
-        found = self.backend.quantize(
-            graph / ExitPart.FIRST.value, first, quantization, calibration, into / ExitPart.FIRST.value
-        )
-        self.backend.quantize(graph / ExitPart.REST.value, rest, quantization, going_on, into / ExitPart.REST.value)
+            told[part.value] = self.backend.quantize(
+                graph / part.value, description.exit_part(part), quantization, measured, into / part.value
+            )
         shutil.copytree(graph / ExitPart.HEAD.value, into / ExitPart.HEAD.value)
-        return found
+        return _together(told)
 
     def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
         """Each of the three."""
@@ -72,3 +75,9 @@ class ExitingBackend:
             for part in (ExitPart.HEAD, ExitPart.REST)
         ]
         return (scores[0] + scores[1]) / 2
+
+
+def _together(told: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    """What was told of each part under the part's name; empty lists and mappings are left out."""
+    kept = {part: {name: value for name, value in found.items() if value} for part, found in told.items()}
+    return {part: found for part, found in kept.items() if found}
