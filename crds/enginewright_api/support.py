@@ -23,7 +23,7 @@ from enginewright_api.optimization import (
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
 from enginewright_api.serving_spec import Backend, Limits, Parallelism, SpeculativeMethod
 from enginewright_api.source import Columns, Dataset, ObjectStoreSource, Source
-from enginewright_api.transform_support import training_columns, unavailable_transforms
+from enginewright_api.transform_support import training_columns, unavailable_exit, unavailable_transforms
 from enginewright_api.weight_support import (
     FEW_BITS,
     WEIGHT_ONLY_INT8,
@@ -63,7 +63,7 @@ SUPPORTED: tuple[Support, ...] = (
         "cpu",
         _ENCODERS,
         Format.INT8,
-        (_METHOD.SMOOTH_QUANT, _METHOD.MIN_MAX, _METHOD.HISTOGRAM, _METHOD.PERCENTILE, *WEIGHT_ONLY_INT8),
+        (_METHOD.SMOOTH_QUANT, _METHOD.MIN_MAX, _METHOD.HISTOGRAM, _METHOD.PERCENTILE, _METHOD.QAT, *WEIGHT_ONLY_INT8),
     ),
     *(Support(Backend.OPENVINO, "cpu", _ENCODERS, *row) for row in WEIGHT_ROWS),
     Support(Backend.ONNX_RUNTIME, "cpu", _ENCODERS, Format.NONE, ()),
@@ -72,7 +72,7 @@ SUPPORTED: tuple[Support, ...] = (
         "cpu",
         _ENCODERS,
         Format.INT8,
-        (_METHOD.DYNAMIC, _METHOD.MIN_MAX, _METHOD.ENTROPY, _METHOD.PERCENTILE, *WEIGHT_ONLY_INT8),
+        (_METHOD.DYNAMIC, _METHOD.MIN_MAX, _METHOD.ENTROPY, _METHOD.PERCENTILE, _METHOD.QAT, *WEIGHT_ONLY_INT8),
     ),
     *(Support(Backend.ONNX_RUNTIME, "cpu", _ENCODERS, *row) for row in WEIGHT_ROWS),
     Support(Backend.TORCH, "cpu", _ENCODERS, Format.NONE, ()),
@@ -243,9 +243,9 @@ def _method_fits(row: Support, method: QuantizationMethod) -> bool:
 def _blocks(recipe: Recipe, *, on_gpu: bool) -> list[Unavailable]:
     blocks: tuple[tuple[str, object, str], ...] = (
         ("engine.tensorRTLLM", None if on_gpu else recipe.tensor_rt_llm, "TensorRT-LLM"),
-        ("runtime.earlyExit", recipe.early_exit, "early exit"),
     )
     found = [(path, f"{what} is not available yet; leave it out") for path, block, what in blocks if block is not None]
+    found += unavailable_exit(recipe)
     if recipe.fast_path is not None and recipe.backend is not Backend.OPENVINO:
         sentence = f"a fast path for short inputs is not available with backend {recipe.backend.value}; use OpenVINO"
         found.append(("runtime.fastPath", sentence))

@@ -1,9 +1,9 @@
-"""What distillation, pruning and low rank can be asked of, and what not yet: field and sentence."""
+"""What distillation, pruning, low rank and early exits can be asked of, and what not yet: field and sentence."""
 
 from __future__ import annotations
 
-from enginewright_api.optimization import Distillation
-from enginewright_api.recipe import Recipe
+from enginewright_api.optimization import Distillation, Format, QuantizationMethod
+from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_api.short_source import SELF, teacher_source
 from enginewright_api.source import Columns, Dataset
@@ -34,6 +34,28 @@ def unavailable_transforms(recipe: Recipe) -> list[Unavailable]:
     if recipe.distillation is not None:
         found += _distillation(recipe.distillation)
     return found
+
+
+def unavailable_exit(recipe: Recipe) -> list[Unavailable]:
+    """An early exit where nothing acts on it, and what does not go with one."""
+    if recipe.early_exit is None:
+        return []
+    field = "runtime.earlyExit"
+    if recipe.task is not Task.CLASSIFICATION:
+        return [(field, f"is available for task Classification, not for {recipe.task.value}; leave it out")]
+    if recipe.backend not in _BACKENDS:
+        names = " and ".join(backend.value for backend in _BACKENDS)
+        return [(field, f"is available with backends {names} only; leave it out")]
+    quantization = recipe.quantization
+    where = "optimization.quantization"
+    beside = (
+        ("runtime.fastPath", "a fast path", recipe.fast_path is not None),
+        (f"{where}.exclude", "leaving modules out", quantization is not None and bool(quantization.exclude)),
+        # These two would have to see the whole model, which is measured and quantised in parts.
+        (f"{where}.method", "QAT", quantization is not None and quantization.method is QuantizationMethod.QAT),
+        (f"{where}.format", "Mixed", quantization is not None and quantization.format is Format.MIXED),
+    )
+    return [(path, f"{what} does not go with {field}; give one of them") for path, what, given in beside if given]
 
 
 def training_columns(path: str, dataset: Dataset) -> list[Unavailable]:

@@ -221,7 +221,15 @@ async def test_other_evidence_for_the_same_engine_is_measured_once_more(world: W
     [
         ({"hardware": {"acceleratorClasses": ["h100"]}}, "AcceleratorClassNotFound", "hardware.acceleratorClasses"),
         ({"optimization": {"quantization": {"format": "FP8"}}}, "FormatNotSupported", "FP8"),
-        ({"runtime": {"earlyExit": {"confidence": 0.9}}, "task": "Classification"}, "FeatureNotAvailable", "earlyExit"),
+        (
+            {
+                "runtime": {"earlyExit": {"confidence": 0.9}},
+                "task": "Classification",
+                "engine": {"backend": "Torch"},
+            },
+            "FeatureNotAvailable",
+            "earlyExit",
+        ),
     ],
 )
 async def test_what_cannot_run_is_refused_at_once(

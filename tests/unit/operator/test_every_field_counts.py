@@ -143,6 +143,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
             "drafting.draft_tokens",
         ),
         "runtime.fastPath.maxInputTokens": (f"{BUILDER}.description", "short.max_input_tokens"),
+        "runtime.earlyExit.confidence": (f"{BUILDER}.compression.early_exit", "settings.confidence"),
         "batching.mode": (TRITON, "batching.mode"),
         "batching.maxBatchSize": (TRITON, "batching.max_batch_size"),
         "batching.preferredBatchSizes": (TRITON, "batching.preferred_batch_sizes"),
@@ -302,7 +303,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "parallelism.expert": {"parallelism": {"expert": 2}},
     "hardware.acceleratorsPerReplica": {"hardware": {"acceleratorClasses": ["cpu"], "acceleratorsPerReplica": 2}},
     "runtime.kvCache": {**GENERATES, "runtime": {"kvCache": {"reuse": False}}},
-    "runtime.earlyExit": {"task": "Classification", "runtime": {"earlyExit": {"confidence": 0.9}}},
     "runtime.cascade": {"runtime": {"cascade": {"to": {"name": "large"}, "confidence": 0.8}}},
     "quality.dataset.objectStore.secretRef": {"quality": {"dataset": ROWS_IN_BUCKET}},
     "scaling.objectives.timeToFirstTokenMilliseconds": {

@@ -1,0 +1,254 @@
+"""Early exit on a classifier that learnt something: who leaves, what it saves, and what the answers lose."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.models.classifier import trained_classifier
+from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescription, ExitPart
+from enginewright_api.evidence import Verdict
+from enginewright_api.identity import canonical_json
+from enginewright_api.optimization import Quantization
+from enginewright_api.recipe import AcceleratorFacts, BuildRequest, Recipe, Task, Toolchain, build_key
+from enginewright_api.serving_spec import Backend, EarlyExit
+from enginewright_builder.compression.early_exit import add_exit
+from enginewright_builder.compression.training import quiet
+from enginewright_builder.datasets import reviews
+from enginewright_builder.datasets.rows import Row
+from enginewright_builder.description import describe_engine
+from enginewright_builder.sources.checkpoint import inspect
+from enginewright_builder.toolchain.backends import backend_for
+from enginewright_builder.toolchain.inputs import feeds
+from enginewright_serving.admit import Admission, admit
+from enginewright_serving.node import cpu_level
+from enginewright_serving.repository import engine_folder
+from enginewright_serving.triton.exiting_runner import ExitingRunner
+from enginewright_serving.triton.runner import load_runner
+from enginewright_serving.triton.text_encoder import TextEncoder
+from tests.builder.building import OPENVINO_INT8, Builder
+
+pytestmark = pytest.mark.timeout(900)
+CONFIDENCE = 0.9
+ROWS, TOKENS = 384, 48
+
+
+def rows(judged: Sequence[Row], count: int) -> list[Row]:
+    return sorted(judged, key=lambda row: row.text[::-1])[:count]
+
+
+LEARNT = rows(reviews.calibration_rows(), ROWS)
+TEXTS = [row.text for row in rows(reviews.evaluation_rows(), 64)]
+
+
+def recipe(backend: str, **changes: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "source": {"objectStore": {"uri": "file:///unused"}},
+            "task": "Classification",
+            "backend": backend,
+            "limits": {"maxBatchSize": 16, "maxInputTokens": TOKENS},
+            "earlyExit": {"confidence": CONFIDENCE},
+        }
+        | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Path:
+    return trained_classifier(steps=12)
+
+
+@pytest.fixture(scope="module")
+def exiting(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint with an exit, and what was told of it."""
+    into = tmp_path_factory.mktemp("exit") / "checkpoint"
+    found = add_exit(classifier, Task.CLASSIFICATION, EarlyExit(confidence=CONFIDENCE), LEARNT, into, quiet)
+    return into, found
+
+
+@pytest.fixture(scope="module", params=["OpenVINO", "ONNXRuntime"])
+def pair(
+    request: pytest.FixtureRequest, exiting: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """Engines of one backend: with the exit, and of the whole model."""
+    folder = tmp_path_factory.mktemp("engines")
+    checkpoint, _ = exiting
+    return (
+        engine(checkpoint, folder / "exit", recipe(request.param)),
+        engine(checkpoint, folder / "whole", recipe(request.param, earlyExit=None)),
+    )
+
+
+def engine(checkpoint: Path, folder: Path, wanted: Recipe) -> Path:
+    """An engine folder as the builder writes it, beside its graph."""
+    described = describe_engine(inspect(checkpoint), wanted)
+    (folder / "graph").mkdir(parents=True)
+    backend_for(described).export(checkpoint, described, folder / "graph")
+    (folder / "tokenizer").mkdir()
+    for name in ("tokenizer.json", "config.json"):
+        shutil.copy(checkpoint / name, folder / "tokenizer" / name)
+    return compiled(folder, folder / "graph", described, folder)
+
+
+def compiled(plain: Path, graph: Path, described: EngineDescription, folder: Path) -> Path:
+    (folder / "engine").mkdir(parents=True)
+    backend_for(described).compile(graph, described, folder / "engine")
+    (folder / ENGINE_DESCRIPTION).write_bytes(canonical_json(described.wire()))
+    if folder != plain:
+        shutil.copytree(plain / "tokenizer", folder / "tokenizer")
+    return folder
+
+
+def quantized(plain: Path, folder: Path, block: dict[str, Any]) -> Path:
+    """The same engine with its graph quantised."""
+    described = description_of(plain)
+    measured = list(feeds([row.text for row in LEARNT[:16]], plain / "tokenizer", described, max_tokens=TOKENS))
+    (folder / "graph").mkdir(parents=True)
+    settings = Quantization.model_validate(block)
+    backend_for(described).quantize(plain / "graph", described, settings, measured, folder / "graph")
+    return compiled(plain, folder / "graph", described, folder)
+
+
+def description_of(folder: Path) -> EngineDescription:
+    return EngineDescription.model_validate_json((folder / ENGINE_DESCRIPTION).read_bytes())
+
+
+def encoder(folder: Path, *, threshold: float | None = None) -> tuple[TextEncoder, Any]:
+    """As the server loads an engine folder; another threshold than the engine's where one is given."""
+    from tokenizers import Tokenizer
+
+    described = description_of(folder)
+    if threshold is not None:
+        assert described.early_exit is not None
+        point = described.early_exit.model_copy(update={"threshold": threshold})
+        described = described.model_copy(update={"early_exit": point})
+    runner = load_runner(folder, described, 2)
+    return TextEncoder(described, Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json")), runner), runner
+
+
+def agreement(found: Any, expected: Any) -> float:
+    return float((found.argmax(1) == expected.argmax(1)).mean())
+
+
+def test_an_exit_saves_operations_and_keeps_its_promise_on_rows_not_learnt_from(
+    exiting: tuple[Path, dict[str, Any]], classifier: Path
+) -> None:
+    checkpoint, told = exiting
+    assert told["heldOutRows"] == ROWS / 3
+    assert 0.2 < told["exitShare"] <= 1
+    assert told["exitAgreement"] >= CONFIDENCE
+    assert 1 <= told["exitLayer"] < told["layers"] == 6
+    passed = told["exitLayer"] + (1 - told["exitShare"]) * (6 - told["exitLayer"])
+    assert told["flops"] / told["flopsBefore"] == pytest.approx(passed / 6, abs=0.02)
+    assert (checkpoint / "model.safetensors").read_bytes() == (classifier / "model.safetensors").read_bytes()
+
+
+def test_the_engine_answers_in_order_whoever_leaves(
+    exiting: tuple[Path, dict[str, Any]], pair: tuple[Path, Path]
+) -> None:
+    told = exiting[1]
+    folder, whole_folder = pair
+    whole, _ = encoder(whole_folder)
+    early, runner = encoder(folder)
+    assert isinstance(runner, ExitingRunner)
+    expected, _ = whole.encode(TEXTS)
+    found, _ = early.encode(TEXTS)
+    share = runner.exits / runner.rows
+    assert runner.rows == len(TEXTS)
+    assert abs(share - told["exitShare"]) < 0.25
+    assert agreement(found, expected) >= 1 - share * (1 - CONFIDENCE) - 0.1
+    going_on = np.abs(found - expected).max(axis=1) < 1e-4
+    assert going_on.sum() == len(TEXTS) - runner.exits, "who goes on gets the whole model's scores"
+    backwards, _ = early.encode(TEXTS[::-1])
+    assert np.abs(backwards[::-1] - found).max() < 1e-3
+    alone = np.concatenate([early.encode([text])[0].copy() for text in TEXTS[:6]])
+    assert np.abs(alone - found[:6]).max() < 1e-3
+
+    nobody, runner = encoder(folder, threshold=1.0)
+    assert np.abs(nobody.encode(TEXTS[:16])[0] - expected[:16]).max() < 1e-4
+    assert runner.exits == 0
+    everybody, runner = encoder(folder, threshold=1e-6)
+    assert np.isfinite(everybody.encode(TEXTS[:16])[0]).all()
+    assert runner.exits == 16
+
+
+INT4 = {"format": "INT4", "method": "MinMax", "granularity": "PerGroup", "groupSize": 32}
+DYNAMIC = {"format": "INT8", "method": "Dynamic"}
+
+
+def test_first_and_rest_are_quantised_and_the_answers_stay(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    plain, _ = pair
+    described = description_of(plain)
+    folder = quantized(plain, tmp_path / "small", INT4 if described.backend is Backend.OPENVINO else DYNAMIC)
+    before, after = ({part: _bytes(each / "engine" / part.value) for part in ExitPart} for each in (plain, folder))
+    assert after[ExitPart.REST] < 0.3 * before[ExitPart.REST]
+    assert after[ExitPart.FIRST] < before[ExitPart.FIRST] - 4e6, "a layer has 1.8 M weights; tables may stay"
+    assert after[ExitPart.HEAD] == before[ExitPart.HEAD]
+    expected = encoder(plain)[0].encode(TEXTS)[0]
+    assert agreement(encoder(folder)[0].encode(TEXTS)[0], expected) > 0.8
+
+
+def test_a_build_with_an_exit_is_judged_and_served_as_a_whole(classifier: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("\n".join(" ".join(row.text.split()) for row in LEARNT))
+    built = recipe(
+        "OpenVINO",
+        source={"objectStore": {"uri": classifier.as_uri()}},
+        training={"objectStore": {"uri": (tmp_path / "rows.txt").as_uri()}},
+        limits={"maxBatchSize": 4, "maxInputTokens": TOKENS},
+        quantization=OPENVINO_INT8 | {"calibration": {"samples": 16, "maxTokens": TOKENS}},
+    )
+    builder = Builder(tmp_path / "machine", tmp_path / "store")
+    outcome, reports, code = builder.run(request(built))
+    assert (code, outcome.failure) == (0, None)
+    told = {report.name: report.message for report in reports}
+    assert "leave after layer" in told["exit"]
+    assert outcome.evidence is not None
+    quality, benchmark = outcome.evidence.quality, outcome.evidence.benchmark
+    assert quality.verdict is Verdict.PASSED
+    assert benchmark.size_bytes < benchmark.baseline_size_bytes / 3
+
+    # As the node of a server does: fetched, checked, loaded.
+    assert outcome.artifact is not None
+    dest = tmp_path / "models"
+    admit(
+        Admission(outcome.artifact.uri, outcome.artifact.digest, dest, "exiting", None, "cpu", (), False, None, 2**30)
+    )
+    place = engine_folder(dest, "exiting")
+    figures = json.loads((place / "report.json").read_text())["results"]["exit"]
+    assert figures["flops"] < figures["flopsBefore"]
+    served, runner = encoder(place)
+    assert isinstance(runner, ExitingRunner)
+    whole, _ = encoder(engine(classifier, tmp_path / "whole", recipe("ONNXRuntime", earlyExit=None)))
+    assert agreement(served.encode(TEXTS)[0], whole.encode(TEXTS)[0]) > 0.8
+    assert 0.2 < runner.exits / runner.rows < 1
+
+
+def request(built: Recipe) -> BuildRequest:
+    toolchain = Toolchain(image="local", digest="d" * 64)
+    accelerator = AcceleratorFacts(accelerator_class="cpu", vendor="cpu", architecture=cpu_level())
+    return BuildRequest.model_validate(
+        {
+            "key": build_key(built, toolchain, accelerator),
+            "recipe": built.wire(),
+            "toolchain": toolchain.wire(),
+            "accelerator": accelerator.wire(),
+            "evidence": {
+                "dataset": {"builtin": {"name": "reviews-en"}},
+                "metric": "Accuracy",
+                "maxDrop": 0.5,
+                "confidence": 0.9,
+                "samples": 64,
+            },
+        }
+    )
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*"))
