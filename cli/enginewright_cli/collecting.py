@@ -26,8 +26,8 @@ ContextsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--context",
-        help="kubeconfig context of a cluster that uses the store (`current` takes the current one). Name EVERY cluster"
-        " that shares it: what none of them uses goes. Left out: this machine.",
+        help="kubeconfig context of a cluster that uses the store (`current` takes the current one, in a pod its"
+        " own). Name EVERY cluster that shares it: what none of them uses goes. Left out: this machine.",
     ),
 ]
 
@@ -105,7 +105,8 @@ async def _cluster(state: StateDirectory, context: str | None) -> Cluster | None
         return open_cluster(state) if database(state).exists() else None
     from enginewright_cluster.kubernetes import KubernetesCluster
 
-    return await KubernetesCluster.from_kubeconfig(context=None if context == "current" else context)
+    # In a pod the cluster that it is in, by its service account.
+    return await KubernetesCluster.auto(context=None if context == "current" else context)
 
 
 def _facts(collection: Collection, *, dry_run: bool) -> dict[str, object]:

@@ -35,6 +35,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "--set=store.hostPath=true",
     ),
     "monitored": MONITORED,
+    "collected": ("--set=gc.enabled=true,gc.stageGiB=50,networkPolicy.enabled=true",),
+    "collected-in-a-volume": ("--set=gc.enabled=true,store.uri=file:///store,store.volumeClaim=engines",),
     "one-namespace": (
         *MONITORED,
         "--set=watchNamespace=search,networkPolicy.enabled=true",

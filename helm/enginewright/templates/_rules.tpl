@@ -34,4 +34,12 @@
 - {apiGroups: [""], resources: [events], verbs: [create]}
 {{- end -}}
 
+{{/* All that may name an artifact, in every namespace: what nothing names goes. */}}
+{{- define "enginewright.rules.gc" -}}
+- {apiGroups: [enginewright.io], resources: [enginebuilds, optimizedmodels], verbs: [list]}
+- {apiGroups: [batch], resources: [jobs], verbs: [list]}
+- {apiGroups: [apps], resources: [deployments], verbs: [list]}
+- {apiGroups: [""], resources: [pods], verbs: [list]}
+{{- end -}}
+
 {{- define "enginewright.lease" -}}enginewright-operator{{- end -}}
