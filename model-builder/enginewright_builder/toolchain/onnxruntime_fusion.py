@@ -41,6 +41,8 @@ def fuse(graph: Path, head_size: int | None, probe: Feed) -> Counter[str]:
     options.enable_attention = head_size is not None
     # One node for all embeddings would hide their tables from weight compression.
     options.enable_embed_layer_norm = False
+    # The node wants positions [batch, tokens]; exported graphs have [1, tokens], and it refuses to run on these.
+    options.enable_rotary_embeddings = False
     # The optimiser takes one number of heads for all layers, and pruned layers differ: each node gets its own below.
     optimized = optimize_model(
         str(graph),
