@@ -64,9 +64,10 @@ class ActivationGrid(nn.Module):  # type: ignore[misc]  # torch has no types her
 
 
 class TrainedLinear(nn.Linear):  # type: ignore[misc]  # torch has no types here
-    """A linear module while it learns: y = grid(x / s) · grid(W · s)ᵀ + b."""
+    """A linear module while it learns: y = grid(x / s) · grid(W · s)ᵀ + b. Pruned weights, which are zero, stay so."""
 
     base_scale: torch.Tensor
+    kept: torch.Tensor
 
     def __init__(self, linear: nn.Linear, grid: ActivationGrid, *, per_channel: bool) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
@@ -74,6 +75,7 @@ class TrainedLinear(nn.Linear):  # type: ignore[misc]  # torch has no types here
         smoothed = (linear.weight.detach() * grid.smoothing).abs()
         largest = smoothed.amax(1, keepdim=True) if per_channel else smoothed.amax().reshape(1, 1)
         self.register_buffer("base_scale", largest.clamp(min=_TINY) / HIGHEST)
+        self.register_buffer("kept", linear.weight.detach() != 0)
         self.scale_offset = nn.Parameter(torch.zeros_like(largest))
 
     def scale(self) -> torch.Tensor:
@@ -82,7 +84,7 @@ class TrainedLinear(nn.Linear):  # type: ignore[misc]  # torch has no types here
 
     def levels(self) -> torch.Tensor:
         """The weights as they will be stored: whole numbers, float32 [outputs, inputs]."""
-        return _rounded(self.weight * self.grid.smoothing / self.scale()).clamp(LOWEST, HIGHEST)
+        return _rounded(self.weight * self.kept * self.grid.smoothing / self.scale()).clamp(LOWEST, HIGHEST)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
         return nn.functional.linear(self.grid(input), self.levels() * self.scale(), self.bias)

@@ -6,7 +6,8 @@ writes a graph whose quantisation is the trained one, so nothing is measured aga
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import DistillationObjective, Granularity, Quantization
 from enginewright_api.recipe import Task
 from enginewright_builder.compression.anatomy import layers_of
-from enginewright_builder.compression.batches import Batch, batches, singles
+from enginewright_builder.compression.batches import Batch, batches
 from enginewright_builder.compression.fake_quantize import ActivationGrid, ExportedLinear, Ranges, TrainedLinear
 from enginewright_builder.compression.imitation import answer, imitation_loss
 from enginewright_builder.compression.structure import load_model, save_model
 from enginewright_builder.compression.training import Tell, reproducible, train
-from enginewright_builder.datasets.rows import Row
+from enginewright_builder.datasets.rows import Row, texts_of_rows
 from enginewright_builder.sources.checkpoint import inspect
 from enginewright_builder.toolchain.scopes import excluded_nodes
 
@@ -33,14 +34,15 @@ QUANTIZERS = "enginewright.quantizers.safetensors"
 """Beside the weights; per quantised module: levels, scales, smoothing, scale, zero."""
 _SEED = 13
 _BATCH = 16
-_RANGE_BATCHES = 4
-_LEARNING_RATE = 3e-5
+_MEASURED_BATCHES = 4
+"""Ranges are measured on them, and the loss before and after."""
+_LEARNING_RATE = 2e-5
 _RATE_WIDTH = 384
 """As in distillation: wider models learn at a rate that is smaller in proportion."""
 _TEMPERATURE = 4.0
-_ALPHA = 0.7
-_SMOOTHING = 0.5
-"""How much of an input's range goes from the activations to the weights (α of SmoothQuant)."""
+_SMOOTHING = {Granularity.PER_CHANNEL: 0.85, Granularity.PER_TENSOR: 0.5}
+"""How much of an input's range goes from the activations to the weights (α of SmoothQuant). Scales of their own let
+outputs take more of it; with one scale for all, more of it ruins the weights (docs/techniques/quantization.md)."""
 _OBJECTIVES = frozenset({DistillationObjective.LOGITS, DistillationObjective.HIDDEN_STATES})
 _METHOD_FIELD = "optimization.quantization.method"
 
@@ -50,10 +52,11 @@ def train_quantized(  # noqa: PLR0917 - every transform is called so
 ) -> dict[str, object]:
     """Checkpoint to checkpoint with quantizers, same bytes for same inputs.
 
-    The linear modules of all layers are quantised but those that `exclude` names. Four passes over `rows` (at most
-    `calibration.samples`), cut to `calibration.maxTokens`; labels count where rows have them, as in distillation.
+    The linear modules of all layers are quantised but those that `exclude` names. Four passes over the texts of `rows`
+    (at most `calibration.samples`), cut to `calibration.maxTokens`. Labels are not read: the model imitates itself.
 
-    Result: quantizedModules, excluded, firstLoss, lastLoss, trainingSteps.
+    Result: quantizedModules, excluded, trainingRows, trainingSteps; lossBefore and lossAfter, how far the quantised
+    model is from the model on the rows that ranges were measured on, before it learns and afterwards.
     Raises DeterministicError: UnsupportedArchitecture, PatternMatchesNothing, InvalidDataset, TrainingDiverged.
     """
     model, teacher = (load_model(checkpoint, task) for _ in range(2))
@@ -61,7 +64,7 @@ def train_quantized(  # noqa: PLR0917 - every transform is called so
     names = _linears(model)
     excluded = excluded_nodes({name: name for name in names}, settings.exclude) if settings.exclude else []
     names = [name for name in names if name not in set(excluded)]
-    texts = singles(rows) if task is Task.EMBEDDING else rows
+    texts = [Row(text) if isinstance(text, str) else Row(*text) for text in texts_of_rows(rows, task)]
     limit = min(
         settings.calibration.max_tokens, inspect(checkpoint).max_input_tokens or settings.calibration.max_tokens
     )
@@ -69,18 +72,25 @@ def train_quantized(  # noqa: PLR0917 - every transform is called so
     def drawn() -> Iterator[Batch]:
         return batches(texts, checkpoint, max_tokens=limit, batch_size=_BATCH, seed=_SEED)
 
+    measured = list(islice(drawn(), _MEASURED_BATCHES))
+    loss = _loss(model, teacher, checkpoint, task)
     with reproducible(_SEED):
-        _insert(model, names, drawn(), per_channel=settings.granularity is Granularity.PER_CHANNEL)
-        losses = _learn(model, teacher, checkpoint, task, drawn(), LEARNING_PASSES * -(-len(texts) // _BATCH), tell)
+        _insert(model, names, measured, settings.granularity)
+        before = _mean(loss, measured)
+        rate = _LEARNING_RATE * min(1.0, _RATE_WIDTH / model.config.hidden_size)
+        steps = LEARNING_PASSES * -(-len(texts) // _BATCH)
+        train(model.parameters(), loss, drawn(), steps=steps, learning_rate=rate, tell=tell)
+        after = _mean(loss, measured)
     quantizers = _extract(model, names)
     save_model(model, checkpoint, into)
     save_file(quantizers, into / QUANTIZERS)
     return {
         "quantizedModules": len(names),
         "excluded": excluded,
-        "firstLoss": losses[0],
-        "lastLoss": losses[-1],
-        "trainingSteps": len(losses),
+        "trainingRows": len(texts),
+        "trainingSteps": steps,
+        "lossBefore": before,
+        "lossAfter": after,
     }
 
 
@@ -121,26 +131,26 @@ def _linears(model: transformers.PreTrainedModel) -> list[str]:
     return found
 
 
-def _insert(model: transformers.PreTrainedModel, names: list[str], rows: Iterator[Batch], *, per_channel: bool) -> None:
+def _insert(model: transformers.PreTrainedModel, names: list[str], rows: list[Batch], granularity: Granularity) -> None:
     linears = {name: model.get_submodule(name) for name in names}
     seen = _Seen(linears)
     with torch.no_grad(), seen:
-        for _ in range(_RANGE_BATCHES):
-            batch = next(rows)
+        for batch in rows:
             seen.mask = batch.attention_mask.bool()
             model(**batch.inputs())
     for group in seen.groups():
         low, high = seen.extremes(group[0])
         weights = torch.stack([linears[name].weight.detach().abs().amax(0) for name in group]).amax(0)
-        smoothing = _smoothing(torch.maximum(low.abs(), high.abs()), weights)
+        smoothing = _smoothing(torch.maximum(low.abs(), high.abs()), weights, _SMOOTHING[granularity])
         grid = ActivationGrid(Ranges(float((low / smoothing).min()), float((high / smoothing).max())), smoothing)
         for name in group:
-            model.set_submodule(name, TrainedLinear(linears[name], grid, per_channel=per_channel))
+            one = TrainedLinear(linears[name], grid, per_channel=granularity is Granularity.PER_CHANNEL)
+            model.set_submodule(name, one)
 
 
-def _smoothing(activations: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def _smoothing(activations: torch.Tensor, weights: torch.Tensor, alpha: float) -> torch.Tensor:
     """s_j = max|x_j|^α / max|W_j|^(1-α), at least 1e-5 of its mean (Xiao 2023)."""
-    found = activations.clamp(min=1e-5) ** _SMOOTHING / weights.clamp(min=1e-5) ** (1.0 - _SMOOTHING)
+    found = activations.clamp(min=1e-5) ** alpha / weights.clamp(min=1e-5) ** (1.0 - alpha)
     return found.clamp(min=1e-5 * float(found.mean()))
 
 
@@ -183,27 +193,26 @@ class _Seen:
         return torch.stack(low).mean(0), torch.stack(high).mean(0)
 
 
-def _learn(  # noqa: PLR0917
-    model: transformers.PreTrainedModel,
-    teacher: transformers.PreTrainedModel,
-    checkpoint: Path,
-    task: Task,
-    rows: Iterator[Batch],
-    steps: int,
-    tell: Tell,
-) -> list[float]:
+def _loss(
+    model: transformers.PreTrainedModel, teacher: transformers.PreTrainedModel, checkpoint: Path, task: Task
+) -> Callable[[Batch], torch.Tensor]:
+    """How far the model's answers and states are from the teacher's on a batch."""
     pooling, _ = inspect(checkpoint).pooling()
 
-    def step(batch: Batch) -> torch.Tensor:
+    def loss(batch: Batch) -> torch.Tensor:
         with torch.no_grad():
             wanted = answer(teacher, batch, _OBJECTIVES)
         return imitation_loss(
             answer(model, batch, _OBJECTIVES), wanted, task, batch, _OBJECTIVES,
-            temperature=_TEMPERATURE, alpha=_ALPHA, pooling=pooling,
+            temperature=_TEMPERATURE, alpha=1.0, pooling=pooling,
         )  # fmt: skip
 
-    rate = _LEARNING_RATE * min(1.0, _RATE_WIDTH / model.config.hidden_size)
-    return train(model.parameters(), step, rows, steps=steps, learning_rate=rate, tell=tell)
+    return loss
+
+
+def _mean(loss: Callable[[Batch], torch.Tensor], rows: list[Batch]) -> float:
+    with torch.no_grad():
+        return float(torch.stack([loss(batch) for batch in rows]).mean())
 
 
 def _extract(model: transformers.PreTrainedModel, names: list[str]) -> dict[str, torch.Tensor]:

@@ -82,4 +82,7 @@ def _told(found: dict[str, object]) -> str:
     before, after = found.get("parametersBefore"), found.get("parameters")
     if isinstance(before, int) and isinstance(after, int):
         return f"{before / 1e6:.1f} M → {after / 1e6:.1f} M parameters"
+    before, after = found.get("lossBefore"), found.get("lossAfter")
+    if isinstance(before, float) and isinstance(after, float):
+        return f"loss {before:.4f} → {after:.4f} in {found['trainingSteps']} steps on {found['trainingRows']} rows"
     return ""
