@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2 in every format and method for encoders on a CPU: size, cosine to float32, latency ratio.
 
-    python benchmarks/formats.py [--only INT4] [--samples 48] [--rounds 40] [--threads N] [--json FILE]
+    python benchmarks/formats.py [--only INT4] [--method GPTQ] [--samples 48] [--rounds 40] [--threads N] [--json FILE]
 
 Graphs are made by the builder's own backends, in this process. Cosines are to the same backend's float32 graph, on
 evaluation rows of the builtin set `news-en`; calibration rows are others. Latency is for one text of 32 tokens and 8
@@ -24,10 +24,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from enginewright_api.optimization import Format, Quantization
+from enginewright_api.optimization import Format, Quantization, QuantizationMethod
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_api.support import SUPPORTED
+from enginewright_builder.compression.quantization_aware import train_quantized
+from enginewright_builder.compression.training import quiet
 from enginewright_builder.datasets.news import calibration_rows, evaluation_rows
 from enginewright_builder.description import describe
 from enginewright_builder.gate.quality import cosines
@@ -100,6 +102,16 @@ def ratio(engine: Engine, plain: Engine, shape: tuple[int, int], rounds: int) ->
     return float(slow / quick)
 
 
+def trained(wanted: Quantization, samples: int, compiler: Any, about: Any, graph: Path) -> None:
+    """The graph of a model that learnt quantised on the calibration rows; every other method takes the model's own."""
+    checkpoint = graph.with_name("checkpoint")
+    calibration = wanted.calibration.model_copy(update={"max_tokens": 64})
+    wanted = wanted.model_copy(update={"calibration": calibration})
+    train_quantized(MODEL, Task.EMBEDDING, wanted, calibration_rows()[:samples], checkpoint, quiet)
+    graph.mkdir()
+    compiler.export(checkpoint, about, graph)
+
+
 def _seconds(act: Callable[[], object]) -> float:
     begun = time.perf_counter()
     act()
@@ -120,13 +132,18 @@ def measured(root: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         plain = Engine(folder, backend, given.threads)
         reference = plain.vectors(judged)
         for number, settings in enumerate(cases(backend)):
-            if given.only and settings["format"] != given.only:
+            if given.only not in ("", settings["format"]) or given.method not in ("", settings["method"]):
                 continue
             into = root / backend.value / str(number) / "engine"
             into.mkdir(parents=True)
             wanted = Quantization.model_validate(settings)
-            seconds = _seconds(lambda c=compiler, a=about, w=wanted, i=into, f=folder, r=calibration:
-                               c.quantize(f, a, w, r, i))  # fmt: skip
+            begun = time.perf_counter()
+            graph = folder
+            if wanted.method is QuantizationMethod.QAT:
+                graph = into.with_name("graph")
+                trained(wanted, given.samples, compiler, about, graph)
+            compiler.quantize(graph, about, wanted, calibration, into)
+            seconds = time.perf_counter() - begun
             engine = Engine(into, backend, given.threads)
             kept = cosines(engine.vectors(judged), reference)
             yield {
@@ -149,6 +166,7 @@ def main() -> int:
     """Prints rows as they come, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="one format, such as INT4")
+    parser.add_argument("--method", default="", help="one method, such as GPTQ")
     parser.add_argument("--samples", type=int, default=48, help="calibration rows")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each engine and shape")
     parser.add_argument("--threads", type=int, default=default_threads())

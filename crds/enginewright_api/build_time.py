@@ -70,7 +70,9 @@ def build_seconds(
         narrow = min(geometry.width, geometry.neurons)
         found["factorize"] = 3.0 + geometry.layer_weights * narrow * 20 / (rate * cores)
     if recipe.quantization is not None:
-        rows = recipe.quantization.calibration.samples if calibrates(recipe.quantization) else 0
+        # What learnt quantised brings its ranges along.
+        measures = calibrates(recipe.quantization) and recipe.quantization.method is not QuantizationMethod.QAT
+        rows = recipe.quantization.calibration.samples if measures else 0
         found["quantize"] = 3.0 + 80 * weights * generates + rows * text * _CALIBRATION_PASSES
     return found
 

@@ -57,13 +57,19 @@ def train_quantized(  # noqa: PLR0917 - every transform is called so
 
     Result: quantizedModules, excluded, trainingRows, trainingSteps; lossBefore and lossAfter, how far the quantised
     model is from the model on the rows that ranges were measured on, before it learns and afterwards.
-    Raises DeterministicError: UnsupportedArchitecture, PatternMatchesNothing, InvalidDataset, TrainingDiverged.
+    Raises DeterministicError: UnsupportedArchitecture, PatternMatchesNothing, NothingToQuantize, InvalidDataset,
+    TrainingDiverged.
     """
     model, teacher = (load_model(checkpoint, task) for _ in range(2))
     teacher.requires_grad_(False)
     names = _linears(model)
     excluded = excluded_nodes({name: name for name in names}, settings.exclude) if settings.exclude else []
     names = [name for name in names if name not in set(excluded)]
+    if not names:
+        raise DeterministicError(
+            "NothingToQuantize",
+            "optimization.quantization.exclude: leaves no matrix to quantise; exclude fewer modules",
+        )
     texts = [Row(text) if isinstance(text, str) else Row(*text) for text in texts_of_rows(rows, task)]
     limit = min(
         settings.calibration.max_tokens, inspect(checkpoint).max_input_tokens or settings.calibration.max_tokens

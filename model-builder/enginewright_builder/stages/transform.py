@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Transform:
             ),
             self.told,
         )
-        return {"message": _told(found), **found, "sourceDigest": tree_digest(into)}
+        return {"message": transform_told(found), **found, "sourceDigest": tree_digest(into)}
 
 
 def needs_training(recipe: Recipe) -> bool:
@@ -78,7 +78,8 @@ def needs_training(recipe: Recipe) -> bool:
     return looks or recipe.distillation is not None or recipe.early_exit is not None
 
 
-def _told(found: dict[str, object]) -> str:
+def transform_told(found: Mapping[str, object]) -> str:
+    """`22.7 M → 17.4 M parameters`, or of quantisation-aware training `loss 0.0546 → 0.0285 in 8 steps on 32 rows`."""
     before, after = found.get("parametersBefore"), found.get("parameters")
     if isinstance(before, int) and isinstance(after, int):
         return f"{before / 1e6:.1f} M → {after / 1e6:.1f} M parameters"

@@ -231,6 +231,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "optimization.quantization.calibration.dataset.builtin.name",
     ),
     ({"quantization": {"format": "BF16"}}, "optimization.quantization.format"),
+    # Training quantised is for products in INT8, of encoders.
+    ({"quantization": {"format": "INT4", "method": "QAT"}}, f"{_QUANTIZATION}.method"),
+    (GENERATES | {"quantization": {"format": "INT8", "method": "QAT"}}, f"{_QUANTIZATION}.method"),
+    (
+        {"quantization": {"format": "INT8", "method": "QAT", "granularity": "PerGroup", "groupSize": 64}},
+        f"{_QUANTIZATION}.granularity",
+    ),
 ]
 
 
