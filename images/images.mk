@@ -1,8 +1,10 @@
 # Included by the top Makefile.
 .PHONY: images e2e chart
+SBOMS ?= dist/sbom
 
-images: ## Build the container images on this machine (needs root and buildah) and print their sizes
+images: $(STAMP) ## Build the container images here (needs root and buildah), print their sizes, list their contents (SBOM)
 	@images/build.sh
+	@images/sbom.sh $(SBOMS) $(CURDIR)/$(PY)
 
 chart: ## Copy the CRDs into the Helm chart
 	@cp crds/*.enginewright.io.yaml helm/enginewright/files/crds/
