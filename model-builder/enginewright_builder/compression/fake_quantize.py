@@ -115,13 +115,15 @@ class ExportedLinear(nn.Module):  # type: ignore[misc]  # torch has no types her
         self.register_buffer("factor", 1.0 / smoothing)
         self.smooths = bool((smoothing != 1.0).any())
         self.scale, self.zero = float(scale), int(zero)
+        # A number, not a tensor: it is a constant of the graph.
+        self.one_scale = float(scales) if scales.numel() == 1 else None
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         if self.smooths:
             values = values * self.factor
         values = torch.fake_quantize_per_tensor_affine(values, self.scale, self.zero, 0, LEVELS)
-        if self.scales.numel() == 1:
-            weight = torch.fake_quantize_per_tensor_affine(self.weight, float(self.scales), 0, LOWEST - 1, HIGHEST)
+        if self.one_scale is not None:
+            weight = torch.fake_quantize_per_tensor_affine(self.weight, self.one_scale, 0, LOWEST - 1, HIGHEST)
         else:
             weight = torch.fake_quantize_per_channel_affine(
                 self.weight, self.scales, self.zeros, 1, LOWEST - 1, HIGHEST
