@@ -29,8 +29,8 @@ WINDOW, TOKENS = 40, 48
 REACH = WINDOW // 2
 
 
-def checkpoint(folder: Path, *, local: bool) -> Path:
-    """One layer with a window and one without, of which one attends: the other's attention is multiplied by zero."""
+def checkpoint(folder: Path) -> Path:
+    """A layer without a window, whose attention is multiplied by zero, and one with."""
     config = transformers.ModernBertConfig(
         vocab_size=99,
         hidden_size=32,
@@ -52,7 +52,7 @@ def checkpoint(folder: Path, *, local: bool) -> Path:
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(5)
-        model.layers[0 if local else 1].attn.Wo.weight.zero_()
+        model.layers[0].attn.Wo.weight.zero_()
     model.save_pretrained(folder)
     return folder
 
@@ -89,14 +89,13 @@ def first_states(folder: Path, backend: str, rows: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("backend", ["OpenVINO", "ONNXRuntime"])
-@pytest.mark.parametrize("local", [True, False], ids=["sliding", "full"])
-def test_tokens_out_of_the_windows_reach_have_no_influence(tmp_path: Path, backend: str, local: bool) -> None:
+def test_tokens_out_of_the_windows_reach_have_no_influence(tmp_path: Path, backend: str) -> None:
     rows = [np.arange(TOKENS) % 90 + 5 for _ in range(3)]
     rows[1][REACH + 1 :] = 50  # all that no window reaches
     rows[2][REACH] = 50  # the last that one does
-    plain, far, near = first_states(checkpoint(tmp_path, local=local), backend, rows)
-    assert np.abs(near - plain).max() > 1e-6
-    assert bool(np.abs(far - plain).max() < 1e-6) is local
+    plain, far, near = first_states(checkpoint(tmp_path), backend, rows)
+    assert np.abs(far - plain).max() < 1e-6
+    assert np.abs(near - plain).max() > 1e-3
 
 
 DECODER_WINDOW = 16
