@@ -47,6 +47,8 @@ for folder in tests/*/; do
   [ -n "$(find "$folder" -name 'test_*.py' -print -quit)" ] || continue
   case ${folder##*/} in
     e2e) tier e2e "$folder" -q -s ;; # it prints how long each step took
+    # Mostly starts of processes and waiting. The others measure, or share one machine's state.
+    builder | scenarios) OMP_WAIT_POLICY=PASSIVE tier "${folder##*/}" "$folder" -q -n 2 --dist loadfile ;;
     *) tier "${folder##*/}" "$folder" -q ;;
   esac
 done
