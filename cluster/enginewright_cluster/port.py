@@ -38,11 +38,12 @@ EVENT = Kind("v1", "Event", "events")
 NODE = Kind("v1", "Node", "nodes", namespaced=False)
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+POD_DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 KINDS: tuple[Kind, ...] = (
     OPTIMIZED_MODEL, ENGINE_BUILD, ACCELERATOR_CLASS, JOB, DEPLOYMENT, LEADER_WORKER_SET, POD, SERVICE, CONFIG_MAP,
-    SECRET, EVENT, NODE, NAMESPACE, ENDPOINT_SLICE, LEASE,
+    SECRET, EVENT, NODE, NAMESPACE, ENDPOINT_SLICE, POD_DISRUPTION_BUDGET, LEASE,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from enginewright_api.crd import definitions
 from enginewright_api.validation import problems
+from enginewright_operator.core.render.pods import USER_ID
 from enginewright_store.signing import PublicKey, SigningKey
 from tests.chart.rendering import CHART, KUBERNETES, SMALLEST, VARIANTS, WITH_CRDS, RefusedError, Render, named, of_kind
 
@@ -102,6 +104,20 @@ def test_our_pods_are_restricted(render: Render, options: tuple[str, ...]) -> No
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
             assert pod in tests or {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_everything_runs_as_one_user(render: Render) -> None:
+    """Programs, builders and servers share a folder where the store is one."""
+    dockerfile = (CHART.parents[1] / "images" / "Dockerfile").read_text()
+    assert set(re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE)) == {f"{USER_ID}:{USER_ID}"}
+    assert f"enginewright:x:{USER_ID}:{USER_ID}:" in dockerfile
+    for item in render("--set=gc.enabled=true"):
+        spec = item.get("spec", {})
+        template = spec.get("jobTemplate", {}).get("spec", spec).get("template", {})
+        pod = spec if item["kind"] == "Pod" else template.get("spec", {})
+        if "containers" in pod:
+            security = pod["securityContext"]
+            assert (security["runAsUser"], security["runAsGroup"]) == (USER_ID, USER_ID), item["metadata"]["name"]
 
 
 def test_no_program_may_read_secrets_or_use_wildcards(render: Render) -> None:

@@ -14,8 +14,11 @@ from tests.scenarios.evidence import artifact
 from tests.scenarios.kubelet import Attempt, Builder
 
 OPERATORS_KINDS = frozenset(
-    {"OptimizedModel", "EngineBuild", "AcceleratorClass", "Job", "Deployment", "Service", "ConfigMap", "Event"}
-)
+    {
+        "OptimizedModel", "EngineBuild", "AcceleratorClass", "Job", "Deployment", "PodDisruptionBudget", "Service",
+        "ConfigMap", "Event",
+    }
+)  # fmt: skip
 """What the operator writes at all; pods and nodes are others'."""
 
 

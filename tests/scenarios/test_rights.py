@@ -57,6 +57,7 @@ SPARE = {
     "operator": {
         # Checked when server-side apply creates an object; the log calls it a patch.
         ("configmaps", "create"), ("deployments", "create"), ("services", "create"), ("leaderworkersets", "create"),
+        ("poddisruptionbudgets", "create"),
         # Asked for by an admission plug-in (OwnerReferencesPermissionEnforcement) that is off here.
         ("enginebuilds/finalizers", "update"), ("optimizedmodels/finalizers", "update"),
     },
@@ -228,7 +229,7 @@ async def _spans_nodes(world: World) -> None:
     await world.cluster.apply(gpu_class("nvidia-rights", acceleratorsPerNode=8, scheduling={}))
     on = {**SPANNING["hardware"], "acceleratorClasses": ["nvidia-rights"]}
     for spec in (SPANNING, LONGER):
-        await world.apply("large", **{**spec, "hardware": on})
+        await world.apply("large", **{**spec, "hardware": on}, replicas=2)
         await world.settle()
     await world.wait_for(PAUSE_SECONDS + 1)
     assert (await world.condition("Ready", "large"))[0] == "True"

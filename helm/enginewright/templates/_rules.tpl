@@ -10,6 +10,7 @@
 - {apiGroups: [enginewright.io], resources: [optimizedmodels/finalizers, enginebuilds/finalizers], verbs: [update]}
 - {apiGroups: [batch], resources: [jobs], verbs: [list, watch, create]}
 - {apiGroups: [apps], resources: [deployments], verbs: [list, watch, create, patch, delete]}
+- {apiGroups: [policy], resources: [poddisruptionbudgets], verbs: [list, watch, create, patch]}
 # Of models whose replicas span nodes; a cluster without this kind is asked now and then whether it has come.
 - {apiGroups: [leaderworkerset.x-k8s.io], resources: [leaderworkersets], verbs: [list, watch, create, patch, delete]}
 - {apiGroups: [""], resources: [services], verbs: [get, list, watch, create, patch, delete]}

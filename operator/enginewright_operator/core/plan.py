@@ -9,6 +9,7 @@ from .acceptance import acceptance
 from .build import plan_build
 from .choice import choice
 from .classes import plan_class
+from .disruption import disruption
 from .draft import Draft
 from .effects import Plan
 from .exposure import exposure
@@ -22,7 +23,9 @@ from .status import status
 
 Policy = Callable[[Draft], Draft]
 
-POLICIES: tuple[Policy, ...] = (acceptance, spreading, recipes, choice, rollout, exposure, scaling, retention, status)
+POLICIES: tuple[Policy, ...] = (
+    acceptance, spreading, recipes, choice, rollout, disruption, exposure, scaling, retention, status,
+)  # fmt: skip
 
 
 def plan_model(snapshot: ModelSnapshot, now: datetime) -> Plan:

@@ -42,6 +42,8 @@ class ModelSnapshot:
     """LeaderWorkerSets of the model; None where the cluster does not know the kind."""
     pods: tuple[Object, ...] = ()
     config_maps: tuple[Object, ...] = ()
+    budgets: tuple[Object, ...] = ()
+    """PodDisruptionBudgets."""
     service: Object | None = None
     canary_services: tuple[Object, ...] = ()
     traffic: Traffic | None = None

@@ -15,6 +15,7 @@ from enginewright_cluster.port import (
     LEADER_WORKER_SET,
     OPTIMIZED_MODEL,
     POD,
+    POD_DISRUPTION_BUDGET,
     SERVICE,
     EventType,
     Kind,
@@ -34,6 +35,7 @@ WATCHED: tuple[tuple[Kind, dict[str, str] | None], ...] = (
     (POD, MANAGED),
     (SERVICE, MANAGED),
     (CONFIG_MAP, MANAGED),
+    (POD_DISRUPTION_BUDGET, MANAGED),
     (LEADER_WORKER_SET, MANAGED),
 )
 """Kinds and the labels that their watch is limited to."""

@@ -17,6 +17,7 @@ from enginewright_api.engine_build import EngineBuild
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.engine_builds import create_engine_build
 from enginewright_operator.core.recipes import recipes, resolve_rungs
+from enginewright_operator.core.render.budgets import disruption_budget
 from enginewright_operator.core.render.jobs import build_job, recipe_config_map
 from enginewright_operator.core.render.services import service
 from enginewright_operator.core.render.serving import Engine, batching_config_map, deployment
@@ -169,8 +170,11 @@ def manifests() -> list[dict[str, Any]]:
     found = snapshot()
     draft = drafted(found, acceptance)
     assert draft.spec is not None
+    served = serving({}, accelerator_class())
+    served["metadata"]["uid"] = "uid-3"
     return [
-        serving({}, accelerator_class()),
+        served,
+        disruption_budget(found, served),
         serving(FULL, gpu_class(), store=BUCKET),
         serving(FULL, claimed, store=CLAIM),
         *building(accelerator_class()),

@@ -27,6 +27,7 @@ from enginewright_cluster.port import (
     JOB,
     OPTIMIZED_MODEL,
     POD,
+    POD_DISRUPTION_BUDGET,
     SERVICE,
     NotFoundError,
     Ref,
@@ -246,7 +247,8 @@ class Life(RuleBasedStateMachine):
             for name in NAMES:
                 self.loop.run(self.cluster.delete(Ref(OPTIMIZED_MODEL, name, "default")))
             self.rest()
-            left = [self.loop.run(self.cluster.list(kind)) for kind in (ENGINE_BUILD, JOB, DEPLOYMENT, SERVICE, POD)]
+            kinds = (ENGINE_BUILD, JOB, DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, POD)
+            left = [self.loop.run(self.cluster.list(kind)) for kind in kinds]
             assert not any(left), f"7: {left}"
         finally:
             Life.writes += sum(self.law.seen.values())

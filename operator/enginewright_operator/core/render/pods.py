@@ -11,7 +11,8 @@ from enginewright_api.operation_spec import Placement
 from ..effects import Object
 from ..settings import OperatorSettings, StoreAccess
 
-USER_ID = 10001
+USER_ID = 65532
+"""That of the images and of the chart's pods: what shares a folder has one owner."""
 CREDENTIALS = "/etc/enginewright/store"
 
 CONTAINER_SECURITY: Object = {
