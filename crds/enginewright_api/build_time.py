@@ -31,6 +31,8 @@ _CALIBRATION_PASSES = 6.0
 """Statistics are collected more than once, by a runtime that stores every activation."""
 LEARNING_PASSES = 4
 """Of quantisation-aware training over the calibration rows."""
+EXIT_ROWS, EXIT_STEPS, EXIT_BATCH = 2048, 150, 128
+"""Of an early exit: rows read, and steps in which heads learn on so many rows each, in one thread."""
 _BACKWARD = 3.0
 """Forward and backward pass over the forward pass alone."""
 _ROW_SECONDS = 0.006
@@ -44,7 +46,7 @@ _BYTES_A_SECOND = 10e9
 _EAGER_GENERATION = 2.0
 """Keys and values are put together in Python."""
 _BESIDE = frozenset({"reference"})
-_TOOLCHAIN = frozenset({"distil", "prune", "factorize", "learn", "export", "quantize", "compile"})
+_TOOLCHAIN = frozenset({"distil", "prune", "factorize", "exit", "learn", "export", "quantize", "compile"})
 
 
 def build_seconds(
@@ -69,6 +71,9 @@ def build_seconds(
     if recipe.low_rank is not None:
         narrow = min(geometry.width, geometry.neurons)
         found["factorize"] = 3.0 + geometry.layer_weights * narrow * 20 / (rate * cores)
+    if recipe.early_exit is not None:
+        heads = 2 * geometry.width**2 * (geometry.layers - 1) * EXIT_BATCH * _BACKWARD
+        found["exit"] = 3.0 + EXIT_ROWS * text + EXIT_STEPS * heads / rate
     if recipe.quantization is not None:
         # What learnt quantised brings its ranges along.
         measures = calibrates(recipe.quantization) and recipe.quantization.method is not QuantizationMethod.QAT

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from enginewright_api.build_time import EXIT_BATCH, EXIT_ROWS, EXIT_STEPS
 from enginewright_api.engine_description import Pooling
 from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import canonical_json
@@ -40,11 +41,8 @@ HEAD = "exit.safetensors"
 FIELD = "runtime.earlyExit"
 _SEED = 17
 _MAX_TOKENS = 128
-_MOST_ROWS = 2048
 _BATCH = 64
-"""Rows read at a time; a step of the heads' training takes twice as many."""
-_STEPS = 150
-"""More and the heads learn the rows by heart: with 600 fewer of the held-out rows leave."""
+"""Rows read at a time."""
 _LEARNING_RATE = 2e-3
 _HELD_OUT_EVERY = 3
 """One row in so many chooses layer and threshold; the heads learn from the others."""
@@ -95,7 +93,7 @@ def add_exit(  # noqa: PLR0917 - every transform is called so
         raise DeterministicError("InvalidRecipe", f"{FIELD}: the model has {len(layers)} layer; leave it out")
     whole = size_of(model)
     with reproducible(_SEED):
-        states, answers = _states(model, checkpoint, rows[:_MOST_ROWS], len(layers), tell)
+        states, answers = _states(model, checkpoint, rows[:EXIT_ROWS], len(layers), tell)
         held = torch.arange(len(answers)) % _HELD_OUT_EVERY == 0
         with _one_thread():
             heads = _trained(states[~held], answers[~held], tell)
@@ -214,7 +212,7 @@ def _trained(states: torch.Tensor, answers: torch.Tensor, tell: Tell) -> list[Ex
         [weight for head in heads for weight in head.parameters()],
         step,
         _drawn(len(states)),
-        steps=_STEPS,
+        steps=EXIT_STEPS,  # more and they know the rows by heart: with 600 fewer of the held-out rows leave
         learning_rate=_LEARNING_RATE,
         tell=lambda fraction, message: tell(0.5 + 0.5 * fraction, message),
         weight_decay=0.01,
@@ -237,7 +235,7 @@ def _drawn(rows: int) -> Iterator[Batch]:
     """Endless row numbers."""
     order = torch.Generator().manual_seed(_SEED)
     while True:
-        drawn = torch.randint(rows, (min(rows, 2 * _BATCH),), generator=order)
+        drawn = torch.randint(rows, (min(rows, EXIT_BATCH),), generator=order)
         yield Batch(drawn, torch.ones_like(drawn))
 
 

@@ -169,6 +169,9 @@ def test_training_is_most_of_a_build_that_trains() -> None:
     plain, distilled = seconds(), seconds(distillation={"student": {"layers": 3}, "maxSteps": 1000})
     assert set(distilled) - set(plain) == {"distil"}
     assert distilled["distil"] > sum(plain.values())
+    exiting = seconds(task="Classification", earlyExit={"confidence": 0.9})
+    assert set(exiting) - set(plain) == {"exit"}
+    assert 10 < exiting["exit"] < 30
     assert sum(seconds(quantization={"format": "INT8", "method": "SmoothQuant"}).values()) > sum(plain.values())
 
 
