@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.models.classifier import trained_classifier
 from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescription, ExitPart
 from enginewright_api.evidence import Verdict
 from enginewright_api.identity import canonical_json
 from enginewright_api.optimization import Quantization
+from enginewright_api.outcome import BuildOutcome
 from enginewright_api.recipe import AcceleratorFacts, BuildRequest, Recipe, Task, Toolchain, build_key
-from enginewright_api.serving_spec import Backend, EarlyExit
-from enginewright_builder.compression.early_exit import add_exit
-from enginewright_builder.compression.training import quiet
+from enginewright_api.serving_spec import Backend
+from enginewright_builder.compression.structure import load_model
 from enginewright_builder.datasets import reviews
 from enginewright_builder.datasets.rows import Row
 from enginewright_builder.description import describe_engine
@@ -65,55 +67,80 @@ def classifier() -> Path:
     return trained_classifier(steps=12)
 
 
+@dataclass(frozen=True)
+class Built:
+    """One whole build with INT8, by the builder's own process."""
+
+    builder: Builder
+    outcome: BuildOutcome
+    messages: dict[str, str]
+
+    def stage(self, name: str) -> tuple[Path, dict[str, Any]]:
+        """Files and result of a stage."""
+        for record in self.builder.work.glob("stages/*/stage.json"):
+            found = json.loads(record.read_text())
+            if found["name"] == name:
+                return record.parent / "files", found["result"]
+        raise AssertionError(f"no stage {name}")
+
+
 @pytest.fixture(scope="module")
-def exiting(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint with an exit, and what was told of it."""
-    into = tmp_path_factory.mktemp("exit") / "checkpoint"
-    found = add_exit(classifier, Task.CLASSIFICATION, EarlyExit(confidence=CONFIDENCE), LEARNT, into, quiet)
-    return into, found
+def built(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "rows.txt").write_text("\n".join(" ".join(row.text.split()) for row in LEARNT))
+    wanted = recipe(
+        "OpenVINO",
+        source={"objectStore": {"uri": classifier.as_uri()}},
+        training={"objectStore": {"uri": (folder / "rows.txt").as_uri()}},
+        limits={"maxBatchSize": 4, "maxInputTokens": TOKENS},
+        quantization=OPENVINO_INT8 | {"calibration": {"samples": 16, "maxTokens": TOKENS}},
+    )
+    builder = Builder(folder / "machine", folder / "store")
+    outcome, reports, code = builder.run(request(wanted))
+    assert (code, outcome.failure) == (0, None)
+    return Built(builder, outcome, {report.name: report.message for report in reports})
+
+
+@pytest.fixture(scope="module")
+def expected(classifier: Path) -> Any:
+    """The whole model's scores of TEXTS, straight from PyTorch."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(classifier / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(TOKENS)
+    model = load_model(classifier, Task.CLASSIFICATION)
+    with torch.no_grad():
+        each = [model(torch.tensor([tokenizer.encode(text).ids])).logits for text in TEXTS]
+    return torch.cat(each).numpy()
 
 
 @pytest.fixture(scope="module", params=["OpenVINO", "ONNXRuntime"])
-def pair(
-    request: pytest.FixtureRequest, exiting: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    """Engines of one backend: with the exit, and of the whole model."""
-    folder = tmp_path_factory.mktemp("engines")
-    checkpoint, _ = exiting
-    return (
-        engine(checkpoint, folder / "exit", recipe(request.param)),
-        engine(checkpoint, folder / "whole", recipe(request.param, earlyExit=None)),
-    )
+def plain(request: pytest.FixtureRequest, built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine of one backend in float32."""
+    checkpoint, _ = built.stage("exit")
+    graph = built.stage("export")[0] if request.param == "OpenVINO" else None
+    return engine(checkpoint, tmp_path_factory.mktemp("engines"), recipe(request.param), graph)
 
 
-def engine(checkpoint: Path, folder: Path, wanted: Recipe) -> Path:
-    """An engine folder as the builder writes it, beside its graph."""
+def engine(checkpoint: Path, folder: Path, wanted: Recipe, graph: Path | None) -> Path:
+    """An engine folder as the builder writes it; the graph is exported into it when none is given."""
     described = describe_engine(inspect(checkpoint), wanted)
-    (folder / "graph").mkdir(parents=True)
-    backend_for(described).export(checkpoint, described, folder / "graph")
+    if graph is None:
+        graph = folder / "graph"
+        graph.mkdir()
+        backend_for(described).export(checkpoint, described, graph)
     (folder / "tokenizer").mkdir()
     for name in ("tokenizer.json", "config.json"):
         shutil.copy(checkpoint / name, folder / "tokenizer" / name)
-    return compiled(folder, folder / "graph", described, folder)
+    return compiled(graph, described, folder)
 
 
-def compiled(plain: Path, graph: Path, described: EngineDescription, folder: Path) -> Path:
-    (folder / "engine").mkdir(parents=True)
+def compiled(graph: Path, described: EngineDescription, folder: Path) -> Path:
+    (folder / "engine").mkdir()
     backend_for(described).compile(graph, described, folder / "engine")
     (folder / ENGINE_DESCRIPTION).write_bytes(canonical_json(described.wire()))
-    if folder != plain:
-        shutil.copytree(plain / "tokenizer", folder / "tokenizer")
     return folder
-
-
-def quantized(plain: Path, folder: Path, block: dict[str, Any]) -> Path:
-    """The same engine with its graph quantised."""
-    described = description_of(plain)
-    measured = list(feeds([row.text for row in LEARNT[:16]], plain / "tokenizer", described, max_tokens=TOKENS))
-    (folder / "graph").mkdir(parents=True)
-    settings = Quantization.model_validate(block)
-    backend_for(described).quantize(plain / "graph", described, settings, measured, folder / "graph")
-    return compiled(plain, folder / "graph", described, folder)
 
 
 def description_of(folder: Path) -> EngineDescription:
@@ -137,12 +164,10 @@ def agreement(found: Any, expected: Any) -> float:
     return float((found.argmax(1) == expected.argmax(1)).mean())
 
 
-def test_an_exit_saves_operations_and_keeps_its_promise_on_rows_not_learnt_from(
-    exiting: tuple[Path, dict[str, Any]], classifier: Path
-) -> None:
-    checkpoint, told = exiting
+def test_an_exit_saves_operations_and_keeps_its_promise_on_rows_not_learnt_from(built: Built, classifier: Path) -> None:
+    checkpoint, told = built.stage("exit")
     assert told["heldOutRows"] == ROWS / 3
-    assert 0.2 < told["exitShare"] <= 1
+    assert 0.1 < told["exitShare"] <= 1
     assert told["exitAgreement"] >= CONFIDENCE
     assert 1 <= told["exitLayer"] < told["layers"] == 6
     passed = told["exitLayer"] + (1 - told["exitShare"]) * (6 - told["exitLayer"])
@@ -150,65 +175,57 @@ def test_an_exit_saves_operations_and_keeps_its_promise_on_rows_not_learnt_from(
     assert (checkpoint / "model.safetensors").read_bytes() == (classifier / "model.safetensors").read_bytes()
 
 
-def test_the_engine_answers_in_order_whoever_leaves(
-    exiting: tuple[Path, dict[str, Any]], pair: tuple[Path, Path]
-) -> None:
-    told = exiting[1]
-    folder, whole_folder = pair
-    whole, _ = encoder(whole_folder)
-    early, runner = encoder(folder)
+def test_the_engine_answers_in_order_whoever_leaves(built: Built, plain: Path, expected: Any) -> None:
+    told = built.stage("exit")[1]
+    early, runner = encoder(plain)
     assert isinstance(runner, ExitingRunner)
-    expected, _ = whole.encode(TEXTS)
     found, _ = early.encode(TEXTS)
     share = runner.exits / runner.rows
     assert runner.rows == len(TEXTS)
     assert abs(share - told["exitShare"]) < 0.25
     assert agreement(found, expected) >= 1 - share * (1 - CONFIDENCE) - 0.1
-    going_on = np.abs(found - expected).max(axis=1) < 1e-4
+    going_on = np.abs(found - expected).max(axis=1) < 1e-3
     assert going_on.sum() == len(TEXTS) - runner.exits, "who goes on gets the whole model's scores"
     backwards, _ = early.encode(TEXTS[::-1])
     assert np.abs(backwards[::-1] - found).max() < 1e-3
     alone = np.concatenate([early.encode([text])[0].copy() for text in TEXTS[:6]])
     assert np.abs(alone - found[:6]).max() < 1e-3
 
-    nobody, runner = encoder(folder, threshold=1.0)
-    assert np.abs(nobody.encode(TEXTS[:16])[0] - expected[:16]).max() < 1e-4
+    nobody, runner = encoder(plain, threshold=1.0)
+    assert np.abs(nobody.encode(TEXTS[:16])[0] - expected[:16]).max() < 1e-3
     assert runner.exits == 0
-    everybody, runner = encoder(folder, threshold=1e-6)
+    everybody, runner = encoder(plain, threshold=1e-6)
     assert np.isfinite(everybody.encode(TEXTS[:16])[0]).all()
     assert runner.exits == 16
 
 
-INT4 = {"format": "INT4", "method": "MinMax", "granularity": "PerGroup", "groupSize": 32}
-DYNAMIC = {"format": "INT8", "method": "Dynamic"}
-
-
-def test_first_and_rest_are_quantised_and_the_answers_stay(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    plain, _ = pair
+def test_first_and_rest_are_quantised_and_the_answers_stay(built: Built, plain: Path, tmp_path: Path) -> None:
     described = description_of(plain)
-    folder = quantized(plain, tmp_path / "small", INT4 if described.backend is Backend.OPENVINO else DYNAMIC)
+    if described.backend is Backend.OPENVINO:
+        folder = built.stage("compile")[0]
+    else:
+        folder = dynamically_quantized(plain, tmp_path)
     before, after = ({part: _bytes(each / "engine" / part.value) for part in ExitPart} for each in (plain, folder))
     assert after[ExitPart.REST] < 0.3 * before[ExitPart.REST]
     assert after[ExitPart.FIRST] < before[ExitPart.FIRST] - 4e6, "a layer has 1.8 M weights; tables may stay"
     assert after[ExitPart.HEAD] == before[ExitPart.HEAD]
-    expected = encoder(plain)[0].encode(TEXTS)[0]
-    assert agreement(encoder(folder)[0].encode(TEXTS)[0], expected) > 0.8
+    scores = encoder(plain)[0].encode(TEXTS)[0]
+    assert agreement(encoder(folder)[0].encode(TEXTS)[0], scores) > 0.8
 
 
-def test_a_build_with_an_exit_is_judged_and_served_as_a_whole(classifier: Path, tmp_path: Path) -> None:
-    (tmp_path / "rows.txt").write_text("\n".join(" ".join(row.text.split()) for row in LEARNT))
-    built = recipe(
-        "OpenVINO",
-        source={"objectStore": {"uri": classifier.as_uri()}},
-        training={"objectStore": {"uri": (tmp_path / "rows.txt").as_uri()}},
-        limits={"maxBatchSize": 4, "maxInputTokens": TOKENS},
-        quantization=OPENVINO_INT8 | {"calibration": {"samples": 16, "maxTokens": TOKENS}},
-    )
-    builder = Builder(tmp_path / "machine", tmp_path / "store")
-    outcome, reports, code = builder.run(request(built))
-    assert (code, outcome.failure) == (0, None)
-    told = {report.name: report.message for report in reports}
-    assert "leave after layer" in told["exit"]
+def dynamically_quantized(plain: Path, folder: Path) -> Path:
+    described = description_of(plain)
+    settings = Quantization.model_validate({"format": "INT8", "method": "Dynamic"})
+    measured = list(feeds(TEXTS[:2], plain / "tokenizer", described, max_tokens=TOKENS))
+    (folder / "graph").mkdir()
+    backend_for(described).quantize(plain / "graph", described, settings, measured, folder / "graph")
+    shutil.copytree(plain / "tokenizer", folder / "tokenizer")
+    return compiled(folder / "graph", described, folder)
+
+
+def test_a_build_with_an_exit_is_judged_and_served_as_a_whole(built: Built, expected: Any, tmp_path: Path) -> None:
+    outcome = built.outcome
+    assert "leave after layer" in built.messages["exit"]
     assert outcome.evidence is not None
     quality, benchmark = outcome.evidence.quality, outcome.evidence.benchmark
     assert quality.verdict is Verdict.PASSED
@@ -225,18 +242,17 @@ def test_a_build_with_an_exit_is_judged_and_served_as_a_whole(classifier: Path, 
     assert figures["flops"] < figures["flopsBefore"]
     served, runner = encoder(place)
     assert isinstance(runner, ExitingRunner)
-    whole, _ = encoder(engine(classifier, tmp_path / "whole", recipe("ONNXRuntime", earlyExit=None)))
-    assert agreement(served.encode(TEXTS)[0], whole.encode(TEXTS)[0]) > 0.8
-    assert 0.2 < runner.exits / runner.rows < 1
+    assert agreement(served.encode(TEXTS)[0], expected) > 0.8
+    assert 0.1 < runner.exits / runner.rows < 1
 
 
-def request(built: Recipe) -> BuildRequest:
+def request(wanted: Recipe) -> BuildRequest:
     toolchain = Toolchain(image="local", digest="d" * 64)
     accelerator = AcceleratorFacts(accelerator_class="cpu", vendor="cpu", architecture=cpu_level())
     return BuildRequest.model_validate(
         {
-            "key": build_key(built, toolchain, accelerator),
-            "recipe": built.wire(),
+            "key": build_key(wanted, toolchain, accelerator),
+            "recipe": wanted.wire(),
             "toolchain": toolchain.wire(),
             "accelerator": accelerator.wire(),
             "evidence": {
