@@ -7,9 +7,10 @@ from dataclasses import replace
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.optimization import Format
 from enginewright_api.optimized_model import OptimizedModelSpec
+from enginewright_api.validation import problems
 
 from .availability import Unavailable, unavailable_fields
-from .conditions import is_false, is_true
+from .conditions import TRUE, is_false, is_true
 from .draft import Draft
 
 ACCEPTED = "Accepted"
@@ -24,6 +25,8 @@ def acceptance(draft: Draft) -> Draft:
     missing = [*unavailable_fields(spec), *_without_gateway(draft, spec)]
     if missing:
         return draft.found(ACCEPTED, is_false("FeatureNotAvailable", sentence_for(missing)))
+    if broken := _broken_rules(draft):
+        return draft.found(ACCEPTED, is_false("InvalidSpec", broken))
     classes: list[AcceleratorClass] = []
     for name in spec.hardware.accelerator_classes:
         if name not in draft.snapshot.classes:
@@ -36,6 +39,20 @@ def acceptance(draft: Draft) -> Draft:
         if all(format_ in candidate.spec.formats for format_ in wanted):
             return replace(draft, accelerator_class=candidate).found(ACCEPTED, is_true("Valid"))
     return draft.found(ACCEPTED, is_false("FormatNotSupported", _lacking(classes, wanted)))
+
+
+def _broken_rules(draft: Draft) -> str:
+    """Rules across fields, which the API server checks when an object is written: it may have been so before they were.
+
+    Not again for a spec that was accepted: that would cost every visit of every model.
+    """
+    snapshot = draft.snapshot
+    if any(
+        item.type == ACCEPTED and item.status is TRUE and item.observed_generation == snapshot.generation
+        for item in snapshot.status().conditions
+    ):
+        return ""
+    return "; ".join(problems({key: value for key, value in snapshot.manifest.items() if key != "status"}))
 
 
 def _without_gateway(draft: Draft, spec: OptimizedModelSpec) -> list[Unavailable]:

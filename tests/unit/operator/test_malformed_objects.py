@@ -29,6 +29,7 @@ DAMAGED_SPECS: dict[str, Any] = {
     "classes of objects": SPEC | {"hardware": {"acceleratorClasses": [{"name": "cpu"}]}},
     "rollout is a list": SPEC | {"rollout": []},
     "unknown task": SPEC | {"task": "Divination"},
+    "two sources": SPEC | {"source": {**SPEC["source"], "objectStore": {"uri": "s3://bucket/x"}}},
     "replicas is text": SPEC | {"replicas": "three"},
 }
 DAMAGED_STATUSES: dict[str, Any] = {

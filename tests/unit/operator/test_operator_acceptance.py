@@ -48,7 +48,13 @@ NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
     ),
     ({"task": "TokenClassification"}, "task"),
     ({"engine": {"backend": "TensorRT"}}, "hardware.acceleratorClasses"),
-    ({"parallelism": {"tensor": 2}}, "parallelism.tensor"),
+    (
+        {
+            "parallelism": {"tensor": 2},
+            "hardware": {"acceleratorClasses": ["cpu"], "acceleratorsPerReplica": 2},
+        },
+        "parallelism.tensor",
+    ),
     ({"engine": {"limits": {"maxOutputTokens": 64}}}, "engine.limits.maxOutputTokens"),
 ]
 DATA = {"configMap": {"name": "rows"}}

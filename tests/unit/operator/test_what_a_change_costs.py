@@ -31,13 +31,13 @@ def identity(spec: dict[str, Any], **class_changes: Any) -> Identity:
     from tests.scenarios.models import accelerator_class
 
     found = snapshot(spec, classes=(accelerator_class(**class_changes),))
-    draft = drafted(found, acceptance)
-    assert draft.spec is not None
+    draft, parsed_spec = drafted(found, acceptance), found.spec()  # some change what the task at hand cannot have
+    assert not isinstance(parsed_spec, str)
     parsed = draft.accelerator_class or next(iter(found.classes.values()))
-    rung = resolve_rungs(draft.spec, parsed, settings().toolchain)[0]
+    rung = resolve_rungs(parsed_spec, parsed, settings().toolchain)[0]
     engine = Engine(artifact("a" * 64), "b" * 64, "eb-x")
-    template = deployment(found, draft.spec, engine, parsed, replicas=1)["spec"]["template"]
-    return Identity(rung.key, evidence_request(draft.spec).digest, str(stamped({"metadata": {}, "spec": template})))
+    template = deployment(found, parsed_spec, engine, parsed, replicas=1)["spec"]["template"]
+    return Identity(rung.key, evidence_request(parsed_spec).digest, str(stamped({"metadata": {}, "spec": template})))
 
 
 ENGINE = [
