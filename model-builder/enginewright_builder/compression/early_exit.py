@@ -93,7 +93,8 @@ def add_exit(  # noqa: PLR0917 - every transform is called so
         raise DeterministicError("InvalidRecipe", f"{FIELD}: the model has {len(layers)} layer; leave it out")
     whole = size_of(model)
     with reproducible(_SEED):
-        states, answers = _states(model, checkpoint, rows[:EXIT_ROWS], len(layers), tell)
+        rows = rows[:EXIT_ROWS]
+        states, answers = _states(model, checkpoint, rows, len(layers), tell)
         held = torch.arange(len(answers)) % _HELD_OUT_EVERY == 0
         with _one_thread():
             heads = _trained(states[~held], answers[~held], tell)
@@ -111,6 +112,7 @@ def add_exit(  # noqa: PLR0917 - every transform is called so
             f" {settings.confidence:g} of those it is surest of; lower it, give more rows, or leave earlyExit out",
         )
     keep_layers(model, layers, range(best + 1))
+    _must_divide(model, next(_batches(rows, checkpoint)), states[:_BATCH, best])
     first = size_of(model)
     labels, width = answers.shape[1], states.shape[2]
     _write(checkpoint, into, Exit(layer=best + 1, width=width, labels=labels, threshold=chosen.threshold), heads[best])
@@ -177,8 +179,7 @@ def _states(
     model: nn.Module, checkpoint: Path, rows: Sequence[Row], layers: int, tell: Tell
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pooled states after every layer but the last [rows, layers - 1, width] and the model's scores [rows, labels]."""
-    limit = min(_MAX_TOKENS, inspect(checkpoint).max_input_tokens or _MAX_TOKENS)
-    endless = batches(rows, checkpoint, max_tokens=limit, batch_size=_BATCH, seed=_SEED)
+    endless = _batches(rows, checkpoint)
     count = -(-len(rows) // _BATCH)
     states, answers = [], []
     for number, batch in enumerate(islice(endless, count)):
@@ -189,6 +190,23 @@ def _states(
         answers.append(answer.logits)
         tell(0.5 * (number + 1) / count, f"{number + 1} of {count} batches read")
     return torch.cat(states), torch.cat(answers)
+
+
+def _batches(rows: Sequence[Row], checkpoint: Path) -> Iterator[Batch]:
+    limit = min(_MAX_TOKENS, inspect(checkpoint).max_input_tokens or _MAX_TOKENS)
+    return batches(rows, checkpoint, max_tokens=limit, batch_size=_BATCH, seed=_SEED)
+
+
+def _must_divide(model: nn.Module, batch: Batch, states: torch.Tensor) -> None:
+    """The first layers alone give the states that they give inside the model; a norm after the last forbids it."""
+    with torch.no_grad():
+        found = pooled(model.base_model(**batch.inputs()).last_hidden_state, batch.attention_mask, Pooling.MEAN)
+    if not torch.allclose(found, states[: len(found)], atol=1e-3, rtol=1e-3):
+        raise DeterministicError(
+            "UnsupportedArchitecture",
+            f"{FIELD}: {type(model).__name__} changes states after its last layer, so its first layers cannot run"
+            " alone; leave it out",
+        )
 
 
 def _trained(states: torch.Tensor, answers: torch.Tensor, tell: Tell) -> list[ExitHead]:
