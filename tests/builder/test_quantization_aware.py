@@ -85,7 +85,8 @@ def answers(checkpoint: Path, backend: Backend, quantization: Quantization | Non
             "limits": {"maxInputTokens": TOKENS},
         }
     )
-    about, works = describe(inspect(checkpoint), recipe, backend), backend_of(backend)
+    about = describe(inspect(checkpoint), recipe, backend)
+    works: Any = backend_of(backend)
     graph, packed, engine = (into / name for name in ("graph", "packed", "engine"))
     for folder in (graph, packed, engine):
         folder.mkdir(parents=True)
