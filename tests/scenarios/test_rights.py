@@ -21,6 +21,7 @@ from enginewright_api.errors import FailureClass
 from enginewright_api.outcome import BuildOutcome
 from enginewright_autoscaler.service import run as autoscale
 from enginewright_autoscaler.settings import AutoscalerSettings
+from enginewright_cli.references import used_keys
 from enginewright_cluster.kubernetes import KubernetesCluster
 from enginewright_cluster.port import (
     ACCELERATOR_CLASS,
@@ -48,7 +49,7 @@ from tests.scenarios.test_spanning_nodes import LONGER, SPANNING
 from tests.scenarios.world import Shifted, World
 
 CHART = Path(__file__).parents[2] / "helm" / "enginewright"
-PROGRAMS = ("operator", "gateway", "autoscaler")
+PROGRAMS = ("operator", "gateway", "autoscaler", "gc")
 LEASE_NAME = "enginewright-operator"
 Right = tuple[str, str]
 """Resource (with its subresource) and verb."""
@@ -62,6 +63,7 @@ SPARE = {
         ("enginebuilds/finalizers", "update"), ("optimizedmodels/finalizers", "update"),
     },
     "gateway": set[Right](),
+    "gc": set[Right](),
     # It has no gateway to read here, so it neither decides on traffic nor looks for gateways, and in its two seconds it
     # may not come to say so; tests/e2e sees it at work.
     "autoscaler": {
@@ -127,7 +129,7 @@ def installed(kube_crds: object) -> Iterator[Installed]:
     kube_crds.install_crds([yaml.load(CRD.read_text(), Loader=yaml.CSafeLoader)])
     with kube_crds.namespace("rights") as namespace:
         here = Installed(kube_crds, namespace, f"rights-{suffix}")
-        values = "--set=store.uri=s3://a/b,gateway.allowAnonymous=true,signing.create=false"
+        values = "--set=store.uri=s3://a/b,gateway.allowAnonymous=true,signing.create=false,gc.enabled=true"
         rendered = kube_crds.helm(
             "template", here.release, str(CHART), f"--namespace={namespace}", "--kube-version=1.35.0",
             "--show-only=templates/rbac.yaml", values,
@@ -154,6 +156,8 @@ async def test_rights_are_what_a_models_life_takes(installed: Installed, tmp_pat
         await GatewayFigures(acting, [f"{installed.namespace}/gateway"]).find("a/b", "window")
     async with installed.acting_as("gateway", tmp_path) as acting:
         await _for_a_while(follow(acting, RouteTable(), installed.namespace))
+    async with installed.acting_as("gc", tmp_path) as acting:
+        await used_keys([acting])
     async with installed.acting_as("autoscaler", tmp_path) as acting:
         objectives = {"mode": "Objectives", "objectives": {"queueDepthPerReplica": 4}}
         await world.apply("scaled", scaling=objectives)
