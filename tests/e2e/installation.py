@@ -85,6 +85,11 @@ def eventually(check: Callable[[], object], within_seconds: float, what: str) ->
         time.sleep(0.5)
 
 
+def condition(model: Object, kind: str) -> Object:
+    """One condition of a model."""
+    return next(item for item in model["status"]["conditions"] if item["type"] == kind)
+
+
 def restricted_namespace(cluster: Cluster, name: str, store: Path) -> None:
     """A namespace that refuses pods which are not restricted, with a claim on the folder of artifacts."""
     capacity = {"storage": f"{STORE_GIB}Gi"}

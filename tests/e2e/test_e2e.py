@@ -20,7 +20,7 @@ from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.recipe import Toolchain
 from enginewright_operator.core.render.pods import CONTAINER_SECURITY, Volumes, devices, pod_spec, resources
 from enginewright_operator.core.settings import OperatorSettings, StoreAccess
-from tests.e2e.installation import MODEL, MODEL_FILE, Object, Platform, eventually
+from tests.e2e.installation import MODEL, MODEL_FILE, Object, Platform, condition, eventually
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("e2e")]
 
@@ -31,11 +31,6 @@ def cosine(left: Sequence[float], right: Sequence[float]) -> float:
     """Cosine of two vectors."""
     product = sum(a * b for a, b in zip(left, right, strict=True))
     return product / (math.hypot(*left) * math.hypot(*right))
-
-
-def condition(model: Object, kind: str) -> Object:
-    """One condition of a model."""
-    return next(item for item in model["status"]["conditions"] if item["type"] == kind)
 
 
 def test_a_builder_pod_on_the_real_node_made_the_engine(platform: Platform, model: Object) -> None:
@@ -223,7 +218,9 @@ def test_every_program_had_the_rights_it_needed_and_few_others(platform: Platfor
 SELDOM = {
     "operator": {
         # Checked when server-side apply creates an object, but in the log as a patch.
-        ("configmaps", "create"), ("deployments", "create"), ("services", "create"),
+        ("configmaps", "create"), ("deployments", "create"), ("services", "create"), ("poddisruptionbudgets", "create"),
+        # Only for models that span nodes.
+        ("leaderworkersets", "create"), ("leaderworkersets", "patch"), ("leaderworkersets", "delete"),
         # Only changed when something else than this story happens: drift, a shared build, a retired engine or attempt.
         ("configmaps", "delete"), ("configmaps", "patch"), ("deployments", "delete"), ("deployments", "patch"),
         ("enginebuilds", "delete"), ("enginebuilds", "patch"), ("services", "patch"),
