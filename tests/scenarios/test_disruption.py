@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enginewright_cluster.port import DEPLOYMENT, POD, POD_DISRUPTION_BUDGET, Object, Ref
+from enginewright_cluster.port import DEPLOYMENT, OPTIMIZED_MODEL, POD, POD_DISRUPTION_BUDGET, Object, Ref
 from tests.scenarios.models import PAUSE_SECONDS
 from tests.scenarios.world import World
 
@@ -43,3 +43,6 @@ async def test_it_goes_with_its_engine(fake_world: World) -> None:
     await fake_world.wait_for(PAUSE_SECONDS + 1)
     (new,) = await budgets(fake_world)
     assert new != old
+    await fake_world.cluster.delete(Ref(OPTIMIZED_MODEL, "search", fake_world.namespace))
+    await fake_world.settle()
+    assert await budgets(fake_world) == {}

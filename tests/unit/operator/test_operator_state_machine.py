@@ -27,7 +27,6 @@ from enginewright_cluster.port import (
     JOB,
     OPTIMIZED_MODEL,
     POD,
-    POD_DISRUPTION_BUDGET,
     SERVICE,
     NotFoundError,
     Ref,
@@ -247,8 +246,7 @@ class Life(RuleBasedStateMachine):
             for name in NAMES:
                 self.loop.run(self.cluster.delete(Ref(OPTIMIZED_MODEL, name, "default")))
             self.rest()
-            kinds = (ENGINE_BUILD, JOB, DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, POD)
-            left = [self.loop.run(self.cluster.list(kind)) for kind in kinds]
+            left = [self.loop.run(self.cluster.list(kind)) for kind in (ENGINE_BUILD, JOB, DEPLOYMENT, SERVICE, POD)]
             assert not any(left), f"7: {left}"
         finally:
             Life.writes += sum(self.law.seen.values())
