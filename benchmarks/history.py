@@ -134,11 +134,15 @@ class Story:
         self.disturb(victim, old, new)
         if end == "broken":
             self._kill_canary()
-        # A canary whose server was killed is taken back, unless it had passed its last step by then.
+        # A canary whose server was killed is taken back, unless it had passed its last step by then; and so may be the
+        # former engine, which is a canary itself where the new one had taken over already.
         back = end == "taken back" or self._ended() == "RolledBack"
         if back:
             self.apply(old)
-            self.complete()
+            back = self._ended() == "Complete"
+            if not back:
+                self.apply(new)
+                self.complete()
         self.engine = old if back else new
         self.told["ended on the former engine" if back else "ended on the new engine"] += 1
         self.mark(self.engine)
