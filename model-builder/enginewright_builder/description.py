@@ -115,10 +115,10 @@ def _dimension(config: dict[str, object]) -> int:
 
 
 def _precision(recipe: Recipe, backend: Backend, architecture: str) -> str:
-    """Of what is not quantised: f32, but bf16 with format BF16, and in quantised classifiers where the CPU gains from it.
+    """Of what is not quantised: f32, but bf16 with format BF16, and in quantised classifiers where the CPU gains.
 
     A class survives the error of bf16; an embedding does not: MiniLM's cosine drop grew past its budget. An engine in
-    float32 stays in float32. FP16 keeps weights in 16 bits on disk and computes in f32: CPUs gain size from it, not speed.
+    float32 stays in float32. FP16 keeps weights in 16 bits on disk and computes in f32: CPUs gain size, not speed.
     """
     wanted = recipe.quantization.format if recipe.quantization is not None else Format.NONE
     if backend is not Backend.OPENVINO:
