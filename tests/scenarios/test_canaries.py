@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from enginewright_api.metrics import CANARY_BUCKETS_SECONDS
 from enginewright_cluster.port import DEPLOYMENT, OPTIMIZED_MODEL, SERVICE, Ref
+from enginewright_operator.core.conditions import rfc3339
 from enginewright_operator.core.traffic import Answers
 from tests.scenarios.kubelet import crashing_server, ready_server, refusing_admission, unschedulable
 from tests.scenarios.models import PAUSE_SECONDS
@@ -161,6 +163,21 @@ async def test_a_canary_that_crashes_under_requests_goes_back(world: World) -> N
     last = (await world.model())["status"]["lastFailure"]
     assert (last["stage"], last["reason"]) == ("Rollout", "RolledBack")
     assert "ServerDied" in last["message"]
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [(-30, False), (0, True)], ids=["before", "during"])
+async def test_a_crash_counts_only_while_the_share_lasts(fake_world: World, *, seconds: int, counts: bool) -> None:
+    """A pod that was killed before it became the canary, and is not ready for a moment, has not crashed again."""
+    world = fake_world
+    old = await begun(world)
+    since = datetime.fromisoformat((await rollout(world))["since"])
+    crashed = crashing_server({})
+    ended = crashed["containerStatuses"][0]["lastState"]["terminated"]
+    ended["finishedAt"] = rfc3339(since + timedelta(seconds=seconds))
+    crashed["containerStatuses"][0]["state"] = {"running": {}}
+    world.kubelet.server = lambda pod: only(pod, old, crashed)
+    await world.settle()
+    assert ((await world.condition("RolledOut"))[1] == "RolledBack") == counts
 
 
 async def test_a_canary_that_is_not_let_in_goes_back_at_once(fake_world: World) -> None:

@@ -98,8 +98,16 @@ def _crash(record: RolloutStatus, look: Look) -> str | None:
     if cause is None:
         return None
     hopeless = cause.failure_class is FailureClass.DETERMINISTIC and look.ready == 0
-    crashed = cause.exit_code is not None and record.weight > 0
+    crashed = cause.exit_code is not None and record.weight > 0 and not _before(cause.ended_at, record.since)
     return cause.line if hopeless or crashed else None
+
+
+def _before(ended_at: str, since: str) -> bool:
+    """Whether a container ended before this share of the requests: a pod tells its last end for as long as it lives."""
+    try:
+        return bool(ended_at) and datetime.fromisoformat(ended_at) < datetime.fromisoformat(since)
+    except (ValueError, TypeError):
+        return False
 
 
 def _judgement(record: RolloutStatus, look: Look) -> Judgement:

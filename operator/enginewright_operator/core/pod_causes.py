@@ -23,6 +23,8 @@ class Cause:
     message: str
     failure_class: FailureClass = FailureClass.TRANSIENT
     exit_code: int | None = None
+    ended_at: str = ""
+    """RFC 3339; of a container that ended."""
 
     @property
     def line(self) -> str:
@@ -66,15 +68,17 @@ def _container_cause(container: Mapping[str, Any]) -> Cause | None:
 
 def termination_cause(container: str, ended: Mapping[str, Any]) -> Cause:
     """Cause of a container that ended badly; our programs leave a message that says why."""
-    exit_code = int(ended.get("exitCode", 0))
+    exit_code, at = int(ended.get("exitCode", 0)), str(ended.get("finishedAt") or "")
     if ended.get("reason") == "OOMKilled" or exit_code == 137:
-        return Cause("OutOfMemory", f"container {container} was killed for memory", FailureClass.RESOURCE, exit_code)
+        return Cause(
+            "OutOfMemory", f"container {container} was killed for memory", FailureClass.RESOURCE, exit_code, at
+        )
     text = str(ended.get("message", "")).strip()
     reason, message = _words(text)
     deterministic = exit_code == DeterministicError.exit_code
     failure_class = FailureClass.DETERMINISTIC if deterministic else FailureClass.TRANSIENT
     fallback = f"container {container} ended with exit code {exit_code}"
-    return Cause(reason or str(ended.get("reason", "Error")), message or text or fallback, failure_class, exit_code)
+    return Cause(reason or str(ended.get("reason", "Error")), message or text or fallback, failure_class, exit_code, at)
 
 
 def _words(text: str) -> tuple[str, str]:
