@@ -80,7 +80,9 @@ def size(folder: Path) -> int:
 
 def test_every_method_keeps_what_it_should_and_shrinks_the_weights(graph: tuple[Backend, Path], tmp_path: Path) -> None:
     backend, folder = graph
-    methods = next(row.methods for row in SUPPORTED if row.backend is backend and row.format is Format.INT8)
+    row = next(row for row in SUPPORTED if row.backend is backend and row.format is Format.INT8)
+    # QAT trains the model first, and has tests of its own.
+    methods = [method for method in row.methods if method is not QuantizationMethod.QAT]
     reference = answers(backend, folder)
     seen = {}
     for method in methods:
