@@ -219,8 +219,8 @@ SELDOM = {
     "operator": {
         # Checked when server-side apply creates an object, but in the log as a patch.
         ("configmaps", "create"), ("deployments", "create"), ("services", "create"), ("poddisruptionbudgets", "create"),
-        # Only for models that span nodes.
-        ("leaderworkersets", "create"), ("leaderworkersets", "patch"), ("leaderworkersets", "delete"),
+        # Only where the add-on is installed, and then for models that span nodes.
+        *(("leaderworkersets", verb) for verb in ("watch", "create", "patch", "delete")),
         # Only changed when something else than this story happens: drift, a shared build, a retired engine or attempt.
         ("configmaps", "delete"), ("configmaps", "patch"), ("deployments", "delete"), ("deployments", "patch"),
         ("enginebuilds", "delete"), ("enginebuilds", "patch"), ("services", "patch"),
