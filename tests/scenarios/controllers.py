@@ -30,18 +30,21 @@ class Controllers:
         return moved
 
     async def _job(self, job: Object, pods: list[Object]) -> bool:
-        if job.get("status", {}).get("conditions"):
+        """A failure is told twice, as the real controller does: first that it is certain, then that all pods ended."""
+        told = list(job.get("status", {}).get("conditions", []))
+        if any(condition["type"] in ("Complete", "Failed") for condition in told):
             return False
         if not pods:
             return await self._pod(job, f"{job['metadata']['name']}-x")
         phase = pods[0].get("status", {}).get("phase")
-        now = rfc3339(self.clock())
-        done = {"Succeeded": ("Complete", ""), "Failed": ("Failed", "BackoffLimitExceeded")}
-        if phase not in done:
+        if phase not in ("Succeeded", "Failed"):
             return False
-        type_, reason = done[phase]
+        type_, reason = ("Complete", "") if phase == "Succeeded" else ("Failed", "BackoffLimitExceeded")
+        if type_ == "Failed" and not told:
+            type_ = "FailureTarget"
+        now = rfc3339(self.clock())
         condition = {"type": type_, "status": "True", "reason": reason, "lastTransitionTime": now}
-        await self.cluster.patch_status(_ref(JOB, job), {"conditions": [condition]})
+        await self.cluster.patch_status(_ref(JOB, job), {"conditions": [*told, condition]})
         return True
 
     async def _deployment(self, deployment: Object, pods: list[Object]) -> bool:

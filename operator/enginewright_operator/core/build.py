@@ -248,10 +248,13 @@ def _malformed(snapshot: BuildSnapshot, problem: str, now: datetime) -> Plan:
 
 
 def _ended(job: Object) -> str | None:
-    for condition in job.get("status", {}).get("conditions", []):
-        if condition.get("type") in ("Failed", "Complete") and condition.get("status") == "True":
-            return str(condition.get("lastTransitionTime") or "") or None
-    return None
+    """When a Job was over; that it has failed is known (FailureTarget) before its pods have ended (Failed)."""
+    stamps = {
+        condition.get("type"): str(condition.get("lastTransitionTime") or "")
+        for condition in job.get("status", {}).get("conditions", [])
+        if condition.get("status") == "True"
+    }
+    return stamps.get("Complete") or stamps.get("Failed") or stamps.get("FailureTarget") or None
 
 
 def _foreign(key: str) -> Failure:
