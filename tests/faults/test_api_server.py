@@ -28,7 +28,7 @@ from tests.scenarios.world import World
 
 OUTAGE_SECONDS = 6.0
 """Stands for five minutes: longer than every time limit of a request or watch, which are cut to a second or two."""
-TERMS = Terms(lease_seconds=4, renew_seconds=2.0, retry_seconds=0.3)
+TERMS = Terms(lease_seconds=8, renew_seconds=5.0, retry_seconds=0.5)
 
 
 @pytest.fixture
