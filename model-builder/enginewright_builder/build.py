@@ -109,11 +109,15 @@ class Build:
             quality=quality,
             benchmark=self._benchmark(engine, baseline, description, evaluation),
         )
-        self.servers.stop()
-        if published is not None:
-            write_evidence(self.store, self.request.key, evidence)
-            return Built(reference(self.store, published), evidence)
-        return self._published(source, engine, description, evidence, started)
+        with ThreadPoolExecutor(1, thread_name_prefix="stop") as beside:
+            stopped = beside.submit(self.servers.stop)  # takes seconds, and what follows hardly any processor
+            if published is None:
+                built = self._published(source, engine, description, evidence, started)
+            else:
+                write_evidence(self.store, self.request.key, evidence)
+                built = Built(reference(self.store, published), evidence)
+            stopped.result()
+        return built
 
     def _known_evidence(self, published: Published) -> Evidence | None:
         if published.manifest.evidence.request_digest == self.request.evidence.digest:

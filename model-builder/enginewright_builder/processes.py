@@ -64,12 +64,11 @@ class Children:
             self._processes.append(process)
         return process
 
-    def stop(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGTERM, SIGKILL to what is left after some seconds, and reap."""
-        _end([process])
+    def stop(self, *processes: subprocess.Popen[bytes]) -> None:
+        """SIGTERM to all at once, SIGKILL to what is left after some seconds, and reap."""
+        _end(processes)
         with self._lock:
-            if process in self._processes:
-                self._processes.remove(process)
+            self._processes = [process for process in self._processes if process not in processes]
 
     def close(self) -> None:
         """End everything; nothing can be started afterwards."""

@@ -141,6 +141,11 @@ class Server:
         except psutil.NoSuchProcess:
             return 0
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """As started last."""
+        return self._process
+
     def stop(self) -> None:
         """End it and what it started."""
         self._children.stop(self._process)
