@@ -121,7 +121,9 @@ class Link:
                 await asyncio.wait([reading], timeout=_LOOK_SECONDS)
                 if self.way is Way.REFUSED:
                     return b""
-                if reading.done() and self.way is not Way.SILENT:
-                    return reading.result()
+                if reading.done():
+                    if self.way is not Way.SILENT:
+                        return reading.result()
+                    await asyncio.sleep(_LOOK_SECONDS)  # there is nothing to wait for but the way
         finally:
             reading.cancel()
