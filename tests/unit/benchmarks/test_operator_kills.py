@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.operator_kills import Jobs, Users, Wanted, breaches
+from benchmarks.lifecycles import Jobs, Users, Wanted, breaches
 from enginewright_cluster.fake import FakeCluster
-from enginewright_cluster.port import DEPLOYMENT, ENGINE_BUILD, OPTIMIZED_MODEL, SERVICE, EventType, Kind, Object, Ref
+from enginewright_cluster.port import DEPLOYMENT, ENGINE_BUILD, OPTIMIZED_MODEL, SERVICE, Kind, Object, Ref
 from tests.scenarios.world import Moving, World
 
 SEARCH = ("default", "search")
@@ -74,7 +74,7 @@ async def test_a_second_job_for_the_same(world: World) -> None:
     jobs = Jobs()
     for uid in ("first", "second"):
         labels = {"enginewright.io/evidence": "e"}
-        jobs.told(EventType.ADDED, {"metadata": {"uid": uid, "ownerReferences": [owner], "labels": labels}})
+        jobs.told({"metadata": {"uid": uid, "ownerReferences": [owner], "labels": labels}})
     assert "2 Jobs" in (await _found(world, Wanted(8, 1), jobs))[0]
 
 
