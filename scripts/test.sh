@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Run every tier of tests that this machine can, one after the other, and end with one line of totals.
 # Skips are printed with their reasons; a tier that cannot run says why.
+# Many tests race real processes against deadlines. Where at most 5 of a tier fail they are run once more, alone: what
+# passes then is no failure, and is named at the end as unsteady so that it gets mended.
 set -uo pipefail
 venv=${1:?usage: test.sh VENV}
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false
-passed=0 failed=0 skipped=0 status=0
+passed=0 failed=0 skipped=0 status=0 unsteady=()
 # What the tests write lies in a folder of this run's own, emptied after each tier: builds write gigabytes.
 TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/ew.XXXXXX")
 export TMPDIR
@@ -23,19 +25,29 @@ if [ "$free" -lt "$needed" ]; then
   exit 1
 fi
 
+count() { # word: how many of these the last run of pytest ended with
+  tail -n 3 "$log" | grep -E '(passed|failed|error|skipped)' | tail -n 1 | grep -oE "[0-9]+ $1" | grep -oE '[0-9]+' || echo 0
+}
+
 tier() { # name, pytest arguments...
-  local name=$1 started=$SECONDS code
+  local name=$1 started=$SECONDS code broken suspects
   shift
   printf '\n── %s ──\n' "$name"
   "$venv/bin/pytest" --basetemp "$TMPDIR/$name" --durations 8 --durations-min 10 "$@" 2>&1 | tee "$log"
   code=${PIPESTATUS[0]}
+  broken=$(($(count failed) + $(count error)))
+  passed=$((passed + $(count passed))) skipped=$((skipped + $(count skipped)))
+  if [ "$code" -eq 1 ] && [ "$broken" -ge 1 ] && [ "$broken" -le 5 ]; then
+    mapfile -t suspects < <(sed -nE 's/^(FAILED|ERROR) (tests\/.*)/\2/p' "$log" | sed 's/ - .*//')
+    printf '\n%s: once more, alone: %s\n' "$name" "${suspects[*]}"
+    "$venv/bin/pytest" --basetemp "$TMPDIR/$name" --last-failed --last-failed-no-failures none "$@" -n 0 2>&1 | tee "$log"
+    code=${PIPESTATUS[0]} broken=$(($(count failed) + $(count error)))
+    passed=$((passed + $(count passed)))
+    [ "$code" -ne 0 ] || unsteady+=("${suspects[@]}")
+  fi
   # 5: no tests were collected, which for a whole tier is a failure of its own.
   [ "$code" -eq 0 ] || status=1
-  local totals
-  totals=$(tail -n 3 "$log" | grep -E '(passed|failed|error|skipped)' | tail -n 1)
-  count() { printf '%s' "$totals" | grep -oE "[0-9]+ $1" | grep -oE '[0-9]+' || echo 0; }
-  passed=$((passed + $(count passed))) skipped=$((skipped + $(count skipped)))
-  failed=$((failed + $(count failed) + $(count error)))
+  failed=$((failed + broken))
   printf '%s: %s s, %s of files\n' "$name" "$((SECONDS - started))" "$(du -sh "$TMPDIR" | cut -f 1)"
   empty ! -path "$log"
 }
@@ -53,4 +65,5 @@ for folder in tests/*/; do
   esac
 done
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "${#unsteady[@]}" -eq 0 ] || printf 'unsteady, passed at the second try: %s\n' "${unsteady[*]}"
 exit "$status"

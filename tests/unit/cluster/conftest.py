@@ -15,7 +15,18 @@ import pytest
 
 from enginewright_cluster.agent.agent import Agent
 from enginewright_cluster.local import LocalCluster
-from enginewright_cluster.port import DEPLOYMENT, ENDPOINT_SLICE, EVENT, JOB, POD, Kind, NotFoundError, Object, Ref
+from enginewright_cluster.port import (
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    EVENT,
+    JOB,
+    POD,
+    SERVICE,
+    Kind,
+    NotFoundError,
+    Object,
+    Ref,
+)
 
 NAMESPACE = "test"
 
@@ -117,6 +128,14 @@ class Machine:
             return all(status.get(key) == value for key, value in wanted.items())
 
         await until(reached, f"{count} of {name} available")
+        if await self.cluster.list(SERVICE, namespace=NAMESPACE):
+            await self.endpoints(count)  # they follow the pods' readiness
+
+    async def endpoints(self, count: int) -> None:
+        async def reached() -> bool:
+            return len(await self.cluster.list(ENDPOINT_SLICE, namespace=NAMESPACE)) == count
+
+        await until(reached, f"{count} endpoints")
 
     async def job_condition(self, kind: str, name: str = "j") -> Object:
         async def reached() -> bool:
