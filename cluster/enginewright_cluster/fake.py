@@ -95,7 +95,12 @@ class FakeCluster:
         self._call(Call("delete", ref.kind, normal(ref)), lambda: self._objects.delete(ref, uid=uid))
 
     async def watch(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        present: Callable[[], None] | None = None,
     ) -> AsyncIterator[WatchEvent]:
         """Endless stream of changes, the present first. Registers at the first `anext`."""
         watcher = _Watcher(kind, namespace, Following(labels))
@@ -105,6 +110,9 @@ class FakeCluster:
             while True:
                 while watcher.events:
                     yield copied(watcher.events.popleft())
+                if present is not None:
+                    present()
+                    present = None
                 watcher.arrived.clear()
                 await watcher.arrived.wait()
         finally:

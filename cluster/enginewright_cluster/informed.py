@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .object_cache import ObjectCache
-from .objects.following import Key
+from .objects.following import Key, key_of
 from .objects.labels import matches
 from .objects.metadata import normal, ref_of
 from .port import Cluster, EventType, InvalidError, Kind, NotFoundError, Object, Ref, WatchEvent, kind_of
@@ -98,15 +98,40 @@ class Informed:
             await self._cluster.delete(ref, uid=uid)
 
     async def watch(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        present: Callable[[], None] | None = None,
     ) -> AsyncIterator[WatchEvent]:
         """See `Cluster.watch`. Each event is known here before it is told."""
-        if kind in self._caches:
-            await self._begin(kind, namespace, labels)
-        async for event in self._cluster.watch(kind, namespace=namespace, labels=labels):
-            if kind in self._caches:
+        if kind not in self._caches:
+            async for event in self._cluster.watch(kind, namespace=namespace, labels=labels, present=present):
+                yield event
+            return
+        # A watch that begins anew does not tell what went while there was none.
+        unseen = dict(self._caches[kind].uids())
+
+        def begun() -> None:
+            for key, uid in unseen.items():
+                self._caches[kind].forget(key, uid)
+            unseen.clear()
+            self._missing.pop(kind, None)
+            self._selected[kind] = (namespace, dict(labels or {}))
+            self._begun[kind].set()
+            if present is not None:
+                present()
+
+        try:
+            async for event in self._cluster.watch(kind, namespace=namespace, labels=labels, present=begun):
+                unseen.pop(key_of(event.object), None)
                 self._learn(kind, event)
-            yield event
+                yield event
+        except NotFoundError as error:  # only ever the first list
+            self._missing[kind] = error
+            self._begun[kind].set()
+            raise
 
     async def logs(self, ref: Ref, *, container: str | None = None, tail_lines: int | None = None) -> str:
         """See `Cluster.logs`."""
@@ -115,26 +140,6 @@ class Informed:
     async def close(self) -> None:
         """See `Cluster.close`."""
         await self._cluster.close()
-
-    async def _begin(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None) -> None:
-        """Know the present. A watch tells it too, but not when it has told all of it."""
-        cache = self._caches[kind]
-        before = cache.uids()
-        try:
-            items = await self._cluster.list(kind, namespace=namespace, labels=labels)
-        except NotFoundError as error:
-            self._missing[kind] = error
-            self._begun[kind].set()
-            raise
-        self._missing.pop(kind, None)
-        present = {item["metadata"].get("uid") for item in items}
-        for key, uid in before.items():
-            if uid not in present:
-                cache.forget(key, uid)
-        for item in items:
-            cache.put(item)
-        self._selected[kind] = (namespace, dict(labels or {}))
-        self._begun[kind].set()
 
     def _learn(self, kind: Kind, event: WatchEvent) -> None:
         if event.type is not EventType.DELETED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,7 @@ class KubernetesCluster:
         self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> Sequence[Object]:
         """See `Cluster.list`."""
-        items, _ = await listed(self._connection, Selection(kind, namespace, labels))
-        return items
+        return await listed(self._connection, Selection(kind, namespace, labels))
 
     async def apply(self, manifest: Object, *, field_manager: str = "enginewright", force: bool = True) -> Object:
         """See `Cluster.apply`."""
@@ -123,10 +122,15 @@ class KubernetesCluster:
             return
 
     def watch(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        present: Callable[[], None] | None = None,
     ) -> AsyncIterator[WatchEvent]:
         """See `Cluster.watch`. Raises DeterministicError only when the very first list is refused."""
-        return watched(self._connection, Selection(kind, namespace, labels))
+        return watched(self._connection, Selection(kind, namespace, labels), present)
 
     async def logs(self, ref: Ref, *, container: str | None = None, tail_lines: int | None = None) -> str:
         """See `Cluster.logs`."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 
 from enginewright_api.errors import DeterministicError
@@ -17,10 +17,12 @@ from .objects.following import Following
 from .objects.labels import selector_text
 from .port import EventType, Kind, Object, UnavailableError, WatchEvent
 
-PAGE_SIZE = 500
+PAGE_SIZE = 250
+"""Objects of a page; with their `managedFields` and as Python objects they take some ten megabytes."""
 WATCH_SECONDS = 290
 """About how long one watch request lasts; the server ends it, and the next goes on from there."""
 
+_ALL = 0
 _GRACE_SECONDS = 15.0
 _SHORTEST_STREAM_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
@@ -51,34 +53,60 @@ def cleaned(item: Object) -> Object:
     return item
 
 
-async def listed(connection: Connection, selection: Selection) -> tuple[list[Object], str]:
-    """All objects and the resource version they are of, page by page.
+@dataclass(slots=True)
+class _Listing:
+    """Everything selected, in pages of `limit` objects."""
 
-    When the pages' snapshot expires half-way (410), everything is asked for again at once: that cannot expire.
-    """
+    connection: Connection
+    selection: Selection
+    limit: int = PAGE_SIZE
+    version: str = ""
+    """What is listed is of this resource version, on every page."""
+
+    async def pages(self) -> AsyncGenerator[list[Object], None]:
+        """Raises GoneError when the pages' snapshot expires half-way."""
+        target, kind = self.selection.target("list"), self.selection.kind
+        more: dict[str, str] = {}
+        while True:
+            query = self.selection.query(limit=str(self.limit), **more)
+            page = decoded(target, await self.connection.request(target, "GET", query=query))
+            # Items of a list come without the type that the list itself says.
+            typed = {"apiVersion": kind.api_version, "kind": kind.kind}
+            metadata = page["metadata"]
+            self.version = metadata["resourceVersion"]
+            yield [typed | cleaned(item) for item in page.pop("items", None) or ()]
+            if not metadata.get("continue"):
+                return
+            more = {"continue": metadata["continue"]}
+
+    async def objects(self) -> list[Object]:
+        """All of them."""
+        async with contextlib.aclosing(self.pages()) as pages:
+            return [item async for page in pages for item in page]
+
+    async def news(self, following: Following) -> AsyncGenerator[WatchEvent, None]:
+        """Events that bring a watcher from what it knew to this list."""
+        relist = following.relist()
+        async with contextlib.aclosing(self.pages()) as pages:
+            async for page in pages:
+                for event in relist.page(page):
+                    yield event
+        for event in relist.end():
+            yield event
+
+
+async def listed(connection: Connection, selection: Selection) -> list[Object]:
+    """All objects. When their pages expire half-way everything is asked for again at once: that cannot expire."""
     try:
-        return await _pages(connection, selection, str(PAGE_SIZE))
+        return await _Listing(connection, selection).objects()
     except GoneError:
-        return await _pages(connection, selection, "0")
+        return await _Listing(connection, selection, _ALL).objects()
 
 
-async def _pages(connection: Connection, selection: Selection, limit: str) -> tuple[list[Object], str]:
-    target, kind = selection.target("list"), selection.kind
-    items: list[Object] = []
-    more: dict[str, str] = {}
-    while True:
-        query = selection.query(limit=limit, **more)
-        page = decoded(target, await connection.request(target, "GET", query=query))
-        # Items of a list come without the type that the list itself says.
-        typed = {"apiVersion": kind.api_version, "kind": kind.kind}
-        items += (typed | cleaned(item) for item in page.get("items") or ())
-        if not page["metadata"].get("continue"):
-            return items, page["metadata"]["resourceVersion"]
-        more = {"continue": page["metadata"]["continue"]}
-
-
-async def watched(connection: Connection, selection: Selection) -> AsyncGenerator[WatchEvent, None]:
-    """The present, then every change. See `Cluster.watch`.
+async def watched(
+    connection: Connection, selection: Selection, present: Callable[[], None] | None
+) -> AsyncGenerator[WatchEvent, None]:
+    """The present, page by page, then every change. See `Cluster.watch`.
 
     What waiting cannot mend (no such kind, not allowed) is raised by the first list only; later it is waited for as an
     outage is, because a starting API server refuses what it allows a second later.
@@ -87,14 +115,18 @@ async def watched(connection: Connection, selection: Selection) -> AsyncGenerato
     following = Following(selection.labels)
     version: str | None = None
     begun = False
-    failures = 0
+    failures, limit = 0, PAGE_SIZE
     while True:
         try:
             if version is None:
-                items, version = await listed(connection, selection)
-                begun = True
-                for event in following.relisted(items):
-                    yield event
+                listing = _Listing(connection, selection, limit)
+                async with contextlib.aclosing(listing.news(following)) as news:
+                    async for event in news:
+                        yield event
+                begun, version, limit = True, listing.version, PAGE_SIZE
+                if present is not None:
+                    present()
+                    present = None
             opened = clock()
             async with contextlib.aclosing(_stream(connection, selection, version)) as stream:
                 async for kind, item in stream:
@@ -104,6 +136,7 @@ async def watched(connection: Connection, selection: Selection) -> AsyncGenerato
             # Streams end when their time is up; one that ends at once must not make us ask without pause.
             failures = 0 if clock() - opened >= _SHORTEST_STREAM_SECONDS else failures + 1
         except GoneError as error:
+            limit = _ALL if version is None else PAGE_SIZE  # a list that expired between its pages is had at once
             version, failures = None, failures + 1
             _log.info("%s; listing again", error)
         except (UnavailableError, DeterministicError) as error:

@@ -99,7 +99,12 @@ class LocalCluster:
         await self._write(lambda objects: objects.delete(ref, uid=uid))
 
     async def watch(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        present: Callable[[], None] | None = None,
     ) -> AsyncIterator[WatchEvent]:
         """Endless stream of changes by any process, the present first."""
         following = Following(labels)
@@ -116,6 +121,9 @@ class LocalCluster:
                 version = news.version
                 for event in news.events(following):
                     yield event
+                if present is not None:
+                    present()
+                    present = None
                 await wake.wait()
         finally:
             self._signal.unsubscribe(wake)

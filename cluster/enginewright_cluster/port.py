@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -142,10 +142,16 @@ class Cluster(Protocol):
         ...
 
     def watch(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        present: Callable[[], None] | None = None,
     ) -> AsyncIterator[WatchEvent]:
         """Endless stream of changes, first the present; reconnects and relists by itself (deletions missed across a
-        relist are reported as DELETED, with type and metadata only)."""
+        relist are reported as DELETED, with type and metadata only). `present` is called once: all that there is has
+        been told, what follows are changes."""
         ...
 
     async def logs(self, ref: Ref, *, container: str | None = None, tail_lines: int | None = None) -> str:

@@ -369,9 +369,9 @@ async def test_watch_goes_on_after_the_api_server_was_killed(kube_private: OwnCl
         async with asyncio.timeout(40):
             missed = [await anext(gone_stale) for _ in range(3)]
         assert [(event.type, event.object["metadata"]["name"]) for event in missed] == [
-            (EventType.DELETED, "goes"),
             (EventType.MODIFIED, "changes"),
             (EventType.ADDED, "fresh"),
+            (EventType.DELETED, "goes"),
         ]
         assert missed[0].object["metadata"]["labels"] == MAP_OF_MANY, "the last that was known of it"
         assert "list" in {call.verb for call in calls}, "it was the list that told, not a replay"

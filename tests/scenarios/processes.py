@@ -91,10 +91,15 @@ class Process:
         return call
 
     async def watch(
-        self, kind: Kind, *, namespace: str | None = None, labels: dict[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: dict[str, str] | None = None,
+        present: Callable[[], None] | None = None,
     ) -> AsyncIterator[WatchEvent]:
         """Events in the cluster's order, a little late."""
-        async for event in self._cluster.watch(kind, namespace=namespace, labels=labels):
+        async for event in self._cluster.watch(kind, namespace=namespace, labels=labels, present=present):
             await self._wait_a_turn()
             yield event
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..port import EventType, Object, WatchEvent
@@ -51,25 +51,43 @@ class Following:
         self._labels = labels
         self._known: dict[Key, _Seen] = {}
 
-    def relisted(self, items: Sequence[Object]) -> Iterator[WatchEvent]:
-        """Events that bring the watcher from what it knew to a fresh list; missed deletions come first."""
-        present = {key_of(item): item for item in items if matches(self._labels, item)}
-        for key, seen in list(self._known.items()):
-            replaced = key in present and present[key]["metadata"].get("uid") != seen.uid
-            if key not in present or replaced:
-                yield WatchEvent(EventType.DELETED, self._known.pop(key).object())
-        for key, item in present.items():
-            known = self._known.get(key)
-            self._known[key] = _Seen.of(item)
-            if known is None:
-                yield WatchEvent(EventType.ADDED, item)
-            elif known.version != item["metadata"].get("resourceVersion"):
-                yield WatchEvent(EventType.MODIFIED, item)
+    @property
+    def keys(self) -> set[Key]:
+        """Of all objects known."""
+        return set(self._known)
+
+    def selects(self, item: Object) -> bool:
+        """Whether the watcher asked for such an object."""
+        return matches(self._labels, item)
+
+    def relist(self) -> Relist:
+        """Take over a fresh list."""
+        return Relist(self)
+
+    def relisted(self, items: Iterable[Object]) -> Iterator[WatchEvent]:
+        """Events that bring the watcher from what it knew to a fresh list."""
+        relist = self.relist()
+        yield from relist.page(items)
+        yield from relist.end()
+
+    def listed(self, item: Object) -> Iterator[WatchEvent]:
+        """An object of a fresh list: new, changed, as it was, or another one of its name."""
+        known = self._known.get(key_of(item))
+        if known is not None and known.uid != item["metadata"].get("uid"):
+            yield from self.missing(key_of(item))
+            known = None
+        if known is None or known.version != item["metadata"].get("resourceVersion"):
+            self._known[key_of(item)] = _Seen.of(item)
+            yield WatchEvent(EventType.ADDED if known is None else EventType.MODIFIED, item)
+
+    def missing(self, key: Key) -> Iterator[WatchEvent]:
+        """A known object is not in a fresh list."""
+        yield WatchEvent(EventType.DELETED, self._known.pop(key).object())
 
     def changed(self, item: Object) -> WatchEvent | None:
         """An object was written."""
         key = key_of(item)
-        if not matches(self._labels, item):
+        if not self.selects(item):
             return self.deleted(item)
         known = key in self._known
         self._known[key] = _Seen.of(item)
@@ -86,3 +104,23 @@ class Following:
             self._known.pop(key_of(item), None)
         else:
             self._known[key_of(before)] = _Seen.of(before)
+
+
+class Relist:
+    """A fresh list that comes in pages, so that all of it is never in memory at once."""
+
+    def __init__(self, following: Following) -> None:
+        self._following = following
+        self._present: set[Key] = set()
+
+    def page(self, items: Iterable[Object]) -> Iterator[WatchEvent]:
+        """Events of these objects."""
+        for item in items:
+            if self._following.selects(item):
+                self._present.add(key_of(item))
+                yield from self._following.listed(item)
+
+    def end(self) -> Iterator[WatchEvent]:
+        """Nothing else exists: deletions that were missed."""
+        for key in sorted(self._following.keys - self._present):
+            yield from self._following.missing(key)

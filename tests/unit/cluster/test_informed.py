@@ -22,6 +22,7 @@ from enginewright_cluster.port import (
     Object,
     Ref,
     UnavailableError,
+    WatchEvent,
 )
 
 OURS = {"managed": "yes"}
@@ -53,6 +54,17 @@ async def informed(*rules: Rule) -> AsyncIterator[tuple[Informed, FakeCluster, C
     inner = FakeCluster(faults=script)
     await inner.create(config())
     cluster = Informed(inner, [CONFIG_MAP], ["model"])
+    async with _following(cluster):
+        await cluster.begun()
+        await _told()
+        script.reads = 0
+        script.rules = list(rules)
+        yield cluster, inner, script
+
+
+@contextlib.asynccontextmanager
+async def _following(cluster: Informed) -> AsyncIterator[None]:
+    """Its watch of ConfigMaps runs."""
 
     async def follow() -> None:
         async for _ in cluster.watch(CONFIG_MAP, labels=OURS):
@@ -60,11 +72,7 @@ async def informed(*rules: Rule) -> AsyncIterator[tuple[Informed, FakeCluster, C
 
     task = asyncio.create_task(follow())
     try:
-        await cluster.begun()
-        await _told()
-        script.reads = 0
-        script.rules = list(rules)
-        yield cluster, inner, script
+        yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -193,10 +201,19 @@ class WithoutConfigMaps(FakeCluster):
 
     async def list(self, kind: Kind, **selection: Any) -> Sequence[Object]:
         """Refuses as an API server does."""
+        self._served(kind)
+        return await super().list(kind, **selection)
+
+    async def watch(self, kind: Kind, **selection: Any) -> AsyncIterator[WatchEvent]:
+        """Refuses as an API server does."""
+        self._served(kind)
+        async for event in super().watch(kind, **selection):
+            yield event
+
+    def _served(self, kind: Kind) -> None:
         self.asked += 1
         if kind == CONFIG_MAP and not self.installed:
             raise NotFoundError("NotFound", "ConfigMap is not served")
-        return await super().list(kind, **selection)
 
 
 async def test_a_kind_that_the_cluster_lacks_is_asked_for_by_its_watch_alone() -> None:
@@ -212,5 +229,32 @@ async def test_a_kind_that_the_cluster_lacks_is_asked_for_by_its_watch_alone() -
     assert inner.asked == 0
     inner.installed = True
     await inner.create(config())
-    await anext(aiter(cluster.watch(CONFIG_MAP)))
-    assert [item["metadata"]["name"] for item in await cluster.list(CONFIG_MAP)] == ["one"]
+    async with _following(cluster):
+        await _told()
+        assert [item["metadata"]["name"] for item in await cluster.list(CONFIG_MAP)] == ["one"]
+
+
+async def test_a_watch_that_begins_anew_forgets_what_went_meanwhile() -> None:
+    inner = FakeCluster()
+    await inner.create(config())
+    await inner.create(config("two"))
+    cluster = Informed(inner, [CONFIG_MAP], ["model"])
+    async with _following(cluster):
+        await cluster.begun()
+    await inner.delete(ONE)
+    await inner.patch(Ref(CONFIG_MAP, "two", "default"), {"data": {"n": "2"}})
+    assert len(await cluster.list(CONFIG_MAP, labels=OURS)) == 2, "nobody told it"
+    async with _following(cluster):
+        await _told()
+        assert [item["data"] for item in await cluster.list(CONFIG_MAP, labels=OURS)] == [{"n": "2"}]
+
+
+async def test_nothing_is_answered_from_a_present_that_is_told_in_part() -> None:
+    inner = FakeCluster()
+    await inner.create(config())
+    await inner.create(config("two"))
+    cluster = Informed(inner, [CONFIG_MAP], ["model"])
+    watch = aiter(cluster.watch(CONFIG_MAP, labels=OURS))
+    await anext(watch)
+    assert len(await cluster.list(CONFIG_MAP, labels=OURS)) == 2, "asked for: the watch has told one"
+    assert not cluster._begun[CONFIG_MAP].is_set()
