@@ -115,13 +115,13 @@ def _dimension(config: dict[str, object]) -> int:
 
 
 def _precision(recipe: Recipe, backend: Backend, architecture: str) -> str:
-    """Of what is not quantised: f32, but bf16 with format BF16, and in quantised classifiers where the CPU gains.
+    """Of what is not quantised: f32, but bf16 with format BF16, and in quantised encoders where the CPU gains.
 
-    A class survives the error of bf16; an embedding does not: MiniLM's cosine drop grew past its budget. An engine in
-    float32 stays in float32. FP16 keeps weights in 16 bits on disk and computes in f32: CPUs gain size, not speed.
+    An engine in float32 stays in float32. FP16 keeps weights in 16 bits on disk and computes in f32: CPUs gain size,
+    not speed.
     """
     wanted = recipe.quantization.format if recipe.quantization is not None else Format.NONE
     if backend is not Backend.OPENVINO:
         return "f32"
-    remainder = wanted in _FEW_BITS and recipe.task is Task.CLASSIFICATION and gains_from_bf16(architecture)
+    remainder = wanted in _FEW_BITS and recipe.task is not Task.TEXT_GENERATION and gains_from_bf16(architecture)
     return "bf16" if wanted is Format.BF16 or remainder else "f32"

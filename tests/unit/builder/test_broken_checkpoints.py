@@ -316,7 +316,7 @@ def test_only_bf16_changes_the_precision_of_inference(tmp_path: Path, quantizati
 def test_what_is_not_quantised_runs_in_bf16_where_the_cpu_gains_from_it(
     backend: Backend, quantization: Any, architecture: str, hint: str
 ) -> None:
-    for task, expected in (("Classification", hint), ("Embedding", "f32")):
+    for task, expected in (("Classification", hint), ("Embedding", hint), ("TextGeneration", "f32")):
         wanted = recipe(quantization=quantization).model_copy(update={"task": Task(task)})
         assert _precision(wanted, backend, architecture) == expected
 
