@@ -79,9 +79,9 @@ class Candidate:
 
 CANDIDATES = (
     Candidate("INT8"),
+    Candidate("INT8, an eighth of heads and neurons pruned", thinner=0.125, steps=150),
     Candidate("INT8, a quarter of heads and neurons pruned", thinner=0.25),
     Candidate("INT8, student of two thirds of the layers", kept_layers=2 / 3),
-    Candidate("INT8, two thirds of the layers, low rank", kept_layers=2 / 3, energy=0.9),
     Candidate("INT8, half of the layers, half pruned, low rank", kept_layers=0.5, thinner=0.5, energy=0.9),
 )
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -112,21 +116,26 @@ def test_no_text_is_shorter_than_its_special_tokens() -> None:
         texts_of(2, 1, ["some words"], MODEL)
 
 
-def test_requests_alternate_and_the_order_turns() -> None:
+def test_turns_alternate_and_their_first_answer_does_not_count() -> None:
     asked: list[tuple[str, str]] = []
-    times = measure(
-        lambda texts: asked.append(("engine", texts[0])),
-        lambda texts: asked.append(("baseline", texts[0])),
-        [["a"], ["b"], ["c"]],
-        seconds=0.0,
-    )
-    warm, timed = asked[:4], asked[4:]
-    assert len(times.engine) == len(times.baseline) == len(timed) // 2 >= 5
-    assert {name for name, _ in warm} == {"engine", "baseline"}
-    rounds = [timed[start : start + 2] for start in range(0, len(timed), 2)]
-    assert all(first[1] == second[1] for first, second in rounds), "both are given the same texts"
-    starters = [first[0] for first, _ in rounds]
-    assert all(one != other for one, other in pairwise(starters))
+
+    def slow_at_first(name: str) -> Callable[[Sequence[str]], None]:
+        def ask(texts: Sequence[str]) -> None:
+            if not asked or asked[-1][0] != name:
+                time.sleep(0.05)
+            asked.append((name, texts[0]))
+
+        return ask
+
+    times = measure(slow_at_first("engine"), slow_at_first("baseline"), [["a"], ["b"], ["c"]], seconds=0.15)
+    assert max(times.engine + times.baseline) < 0.05, "the answers of a server that was idle"
+    turns = [(name, [text for _, text in group]) for name, group in groupby(asked, key=itemgetter(0))]
+    assert {name for name, _ in turns[:2]} == {"engine", "baseline"}
+    counts = Counter(name for name, _ in asked)
+    assert counts["engine"] == counts["baseline"]
+    assert [texts for _, texts in turns[:1]] == [["a"] * 3], "the same texts for all answers of a turn"
+    assert turns[1][1] == ["a"] * 3 + ["b"] * 3, "the order turns"
+    assert len(times.engine) == len(times.baseline) == 2 * counts["engine"] // 3
 
 
 def test_a_measurement_is_of_medians() -> None:
