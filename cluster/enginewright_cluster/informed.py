@@ -25,10 +25,17 @@ _NAMES_AT_ONCE = 16
 class Informed:
     """`Cluster` over another one. Kinds are cached from when their watch has begun; everything else passes through."""
 
-    def __init__(self, cluster: Cluster, kinds: Collection[Kind], indexed_labels: Collection[str]) -> None:
-        """`kinds`: those that will be watched."""
+    def __init__(
+        self,
+        cluster: Cluster,
+        kinds: Collection[Kind],
+        indexed_labels: Collection[str],
+        *,
+        owned_kinds: Collection[Kind] = (),
+    ) -> None:
+        """`kinds`: those that will be watched; `owned_kinds`: those of them that are asked for by their owner."""
         self._cluster = cluster
-        self._caches = {kind: ObjectCache(indexed_labels) for kind in kinds}
+        self._caches = {kind: ObjectCache(indexed_labels, by_owner=kind in owned_kinds) for kind in kinds}
         self._selected: dict[Kind, tuple[str | None, Mapping[str, str]]] = {}
         """Namespace and labels of the watch of each kind, once its present is known."""
         self._indexed = frozenset(indexed_labels)
@@ -62,6 +69,21 @@ class Informed:
             return await self._cluster.list(kind, namespace=namespace, labels=labels)
         await self._settle_doubts(kind)
         return self._caches[kind].select(namespace, labels)
+
+    async def named(self, kind: Kind, namespace: str) -> Mapping[str, Object]:
+        """All objects of a namespace by name; from memory each is looked up when it is asked for."""
+        if not self._covers(kind, namespace, None):
+            return {item["metadata"]["name"]: item for item in await self._cluster.list(kind, namespace=namespace)}
+        await self._settle_doubts(kind)
+        return self._caches[kind].named(namespace)
+
+    async def owned(self, kind: Kind, namespace: str, uid: str) -> Sequence[Object]:
+        """Objects that name this uid as an owner. `kind` is one of `owned_kinds`."""
+        if not self._covers(kind, namespace, None):
+            items = await self._cluster.list(kind, namespace=namespace)
+            return [item for item in items if uid in _owners(item)]
+        await self._settle_doubts(kind)
+        return self._caches[kind].owned(namespace, uid)
 
     async def apply(self, manifest: Object, *, field_manager: str = "enginewright", force: bool = True) -> Object:
         """See `Cluster.apply`."""
@@ -223,6 +245,10 @@ class _Doubt:
     times: int
     labels: Mapping[str, str]
     """By which few others are found with it."""
+
+
+def _owners(item: Object) -> set[str]:
+    return {owner.get("uid", "") for owner in item["metadata"].get("ownerReferences") or ()}
 
 
 def _key(ref: Ref) -> Key:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import orjson
 from yarl import URL
 
 from enginewright_api.errors import DeterministicError
@@ -196,7 +197,7 @@ def _noticing_dead_peers(address: tuple[Any, ...]) -> socket.socket:
 def decoded(target: Target, body: bytes) -> Object:
     """A JSON answer."""
     try:
-        decoded_body = json.loads(body)
+        decoded_body = orjson.loads(body)
     except ValueError as error:
         raise UnavailableError("NotAnApiServer", f"{target}: the answer is not JSON: {error}") from error
     if not isinstance(decoded_body, dict):

@@ -1,26 +1,28 @@
-"""Objects of one kind in little memory, found by name, namespace and label."""
+"""Objects of one kind in little memory, found by name, namespace, label and owner."""
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from .objects.following import Key, key_of
+from .objects.labels import matches
+from .objects.packing import Packing
 from .port import Object
 
 _REMEMBERED = 10_000
-_LEVEL = 1
-"""The fastest: a third to a fifth of the bytes already, since manifests repeat themselves."""
+_OWNER = "metadata.ownerReferences.uid"
+
+Entry = tuple[str, str, str]
+"""Of the index: namespace, name of a label or `_OWNER`, value."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
     uid: str
     version: int
-    labels: tuple[tuple[str, str], ...]
+    entries: tuple[Entry, ...]
     content: bytes
 
 
@@ -28,14 +30,16 @@ class ObjectCache:
     """Newest known version of each object; versions are the API server's, compared as the numbers that they are
     (guaranteed since Kubernetes 1.35, and true of all before)."""
 
-    def __init__(self, indexed_labels: Collection[str]) -> None:
+    def __init__(self, indexed_labels: Collection[str], *, by_owner: bool = False) -> None:
         """`indexed_labels`: those whose values few objects share; selecting by one of them looks at these only."""
         self._indexed = frozenset(indexed_labels)
+        self._by_owner = by_owner
+        self._packing = Packing()
         self._packed: dict[Key, _Packed] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
         """Uids of late: an event that comes after the deletion, outdated or out of order, must not bring it back."""
         self._by_namespace: dict[str, dict[Key, None]] = {}
-        self._by_label: dict[tuple[str, str, str], dict[Key, None]] = {}
+        self._index: dict[Entry, tuple[Key, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -43,14 +47,20 @@ class ObjectCache:
     def get(self, key: Key) -> Object | None:
         """A copy of the object, None when it is not known."""
         packed = self._packed.get(key)
-        return None if packed is None else _unpacked(packed)
+        return None if packed is None else self._unpacked(packed)
 
     def select(self, namespace: str | None, labels: Mapping[str, str] | None) -> list[Object]:
         """Copies of all objects with these labels, by namespace and name."""
-        wanted = set((labels or {}).items())
-        keys = sorted(self._candidates(namespace, labels or {}))
-        found = (self._packed[key] for key in keys)
-        return [_unpacked(packed) for packed in found if wanted.issubset(packed.labels)]
+        found = (self._unpacked(self._packed[key]) for key in sorted(self._candidates(namespace, labels or {})))
+        return [item for item in found if matches(labels, item)]
+
+    def owned(self, namespace: str, uid: str) -> list[Object]:
+        """Copies of the objects that the object of this uid owns. Needs `by_owner`."""
+        return [self._unpacked(self._packed[key]) for key in sorted(self._index.get((namespace, _OWNER, uid), ()))]
+
+    def named(self, namespace: str) -> Mapping[str, Object]:
+        """The objects of a namespace by name, each unpacked when it is asked for."""
+        return _Named(self, namespace, self._by_namespace.get(namespace, {}))
 
     def put(self, item: Object) -> None:
         """A version of an object; an older one than is known changes nothing."""
@@ -59,12 +69,11 @@ class ObjectCache:
         if metadata.get("uid") in self._gone or (known is not None and known.version >= version):
             return
         self._drop(key)
-        labels = tuple((metadata.get("labels") or {}).items())
-        packed = _Packed(metadata.get("uid", ""), version, labels, zlib.compress(json.dumps(item).encode(), _LEVEL))
+        packed = _Packed(metadata.get("uid", ""), version, tuple(self._entries(item)), self._packing.pack(item))
         self._packed[key] = packed
         self._by_namespace.setdefault(key[0], {})[key] = None
-        for name in self._index_names(key, packed):
-            self._by_label.setdefault(name, {})[key] = None
+        for entry in packed.entries:
+            self._index[entry] = (*self._index.get(entry, ()), key)
 
     def deleted(self, item: Object) -> bool:
         """This object is gone; another one of its name stays. False when something newer is known of it: look again."""
@@ -97,8 +106,8 @@ class ObjectCache:
 
     def labels(self, key: Key) -> Mapping[str, str]:
         """Of the object of this name; empty when it is not known."""
-        packed = self._packed.get(key)
-        return {} if packed is None else dict(packed.labels)
+        item = self.get(key)
+        return {} if item is None else item["metadata"].get("labels") or {}
 
     def _bury(self, uid: str) -> None:
         self._gone[uid] = None
@@ -110,29 +119,49 @@ class ObjectCache:
         if packed is None:
             return
         self._by_namespace[key[0]].pop(key)
-        for name in self._index_names(key, packed):
-            group = self._by_label[name]
-            group.pop(key)
-            if not group:
-                del self._by_label[name]
+        for entry in packed.entries:
+            left = tuple(other for other in self._index.pop(entry) if other != key)
+            if left:
+                self._index[entry] = left
 
     def _candidates(self, namespace: str | None, labels: Mapping[str, str]) -> Collection[Key]:
         if namespace is None:
             return self._packed
         for name, value in labels.items():
             if name in self._indexed:
-                return self._by_label.get((namespace, name, value), {})
+                return self._index.get((namespace, name, value), ())
         return self._by_namespace.get(namespace, {})
 
-    def _index_names(self, key: Key, packed: _Packed) -> Iterator[tuple[str, str, str]]:
-        for name, value in packed.labels:
+    def _entries(self, item: Object) -> Iterator[Entry]:
+        metadata = item["metadata"]
+        namespace = metadata.get("namespace") or ""
+        for name, value in (metadata.get("labels") or {}).items():
             if name in self._indexed:
-                yield (key[0], name, value)
+                yield (namespace, name, value)
+        if self._by_owner:
+            for uid in {owner.get("uid", "") for owner in metadata.get("ownerReferences") or ()}:
+                yield (namespace, _OWNER, uid)
+
+    def _unpacked(self, packed: _Packed) -> Object:
+        item: Object = self._packing.unpack(packed.content)
+        return item
 
 
-def _unpacked(packed: _Packed) -> Object:
-    item: Object = json.loads(zlib.decompress(packed.content))
-    return item
+class _Named(Mapping[str, Object]):
+    def __init__(self, cache: ObjectCache, namespace: str, keys: Collection[Key]) -> None:
+        self._cache, self._namespace, self._keys = cache, namespace, keys
+
+    def __getitem__(self, name: str) -> Object:
+        item = self._cache.get((self._namespace, name))
+        if item is None:
+            raise KeyError(name)
+        return item
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for _, name in tuple(self._keys))
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def _version(item: Object) -> int:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..port import EventType, Object, WatchEvent
 from .labels import matches
+from .packing import Packing
 
 Key = tuple[str, str]
 
-_TOLD_OF_THE_GONE = ("name", "namespace", "uid", "resourceVersion", "generation", "labels", "ownerReferences")
+_TOLD_OF_THE_GONE = ("name", "namespace", "generation", "labels", "ownerReferences")
 
 
 def key_of(item: Object) -> Key:
@@ -27,18 +27,7 @@ class _Seen:
     uid: str | None
     version: str | None
     head: bytes
-
-    @classmethod
-    def of(cls, item: Object) -> _Seen:
-        metadata = item["metadata"]
-        told = {name: metadata[name] for name in _TOLD_OF_THE_GONE if name in metadata}
-        head = {"apiVersion": item.get("apiVersion"), "kind": item.get("kind"), "metadata": told}
-        return cls(metadata.get("uid"), metadata.get("resourceVersion"), json.dumps(head).encode())
-
-    def object(self) -> Object:
-        """Type and metadata."""
-        head: Object = json.loads(self.head)
-        return head
+    """Packed: type and the rest of the metadata."""
 
 
 class Following:
@@ -50,6 +39,7 @@ class Following:
     def __init__(self, labels: Mapping[str, str] | None) -> None:
         self._labels = labels
         self._known: dict[Key, _Seen] = {}
+        self._packing = Packing()
 
     @property
     def keys(self) -> set[Key]:
@@ -77,12 +67,15 @@ class Following:
             yield from self.missing(key_of(item))
             known = None
         if known is None or known.version != item["metadata"].get("resourceVersion"):
-            self._known[key_of(item)] = _Seen.of(item)
+            self._known[key_of(item)] = self._seen(item)
             yield WatchEvent(EventType.ADDED if known is None else EventType.MODIFIED, item)
 
     def missing(self, key: Key) -> Iterator[WatchEvent]:
         """A known object is not in a fresh list."""
-        yield WatchEvent(EventType.DELETED, self._known.pop(key).object())
+        seen = self._known.pop(key)
+        head: Object = self._packing.unpack(seen.head)
+        head["metadata"] |= {"uid": seen.uid, "resourceVersion": seen.version}
+        yield WatchEvent(EventType.DELETED, head)
 
     def changed(self, item: Object) -> WatchEvent | None:
         """An object was written."""
@@ -90,7 +83,7 @@ class Following:
         if not self.selects(item):
             return self.deleted(item)
         known = key in self._known
-        self._known[key] = _Seen.of(item)
+        self._known[key] = self._seen(item)
         return WatchEvent(EventType.MODIFIED if known else EventType.ADDED, item)
 
     def deleted(self, item: Object) -> WatchEvent | None:
@@ -103,7 +96,13 @@ class Following:
         if before is None:
             self._known.pop(key_of(item), None)
         else:
-            self._known[key_of(before)] = _Seen.of(before)
+            self._known[key_of(before)] = self._seen(before)
+
+    def _seen(self, item: Object) -> _Seen:
+        metadata = item["metadata"]
+        told = {name: metadata[name] for name in _TOLD_OF_THE_GONE if name in metadata}
+        head = {"apiVersion": item.get("apiVersion"), "kind": item.get("kind"), "metadata": told}
+        return _Seen(metadata.get("uid"), metadata.get("resourceVersion"), self._packing.pack(head))
 
 
 class Relist:

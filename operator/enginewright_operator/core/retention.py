@@ -18,14 +18,13 @@ def retention(draft: Draft) -> Draft:
 
 def _engine_builds(draft: Draft) -> list[Effect]:
     snapshot = draft.snapshot
-    used = {rung.build_name for rung in draft.rungs}
+    used = {rung.build_name for rung in draft.rungs} | draft.ruled_out
     used |= {engine.build_name for engine in running_engines(snapshot).values()}
     effects: list[Effect] = []
-    for name, manifest in snapshot.builds.items():
-        owners = owners_of(manifest)
-        others = [owner for owner in owners if owner.get("uid") != snapshot.uid]
-        if name in used or len(others) == len(owners) or manifest["metadata"].get("deletionTimestamp"):
+    for manifest in snapshot.owned_builds:
+        if manifest["metadata"]["name"] in used or manifest["metadata"].get("deletionTimestamp"):
             continue
+        others = [owner for owner in owners_of(manifest) if owner.get("uid") != snapshot.uid]
         effects.append(_let_go(manifest, others))
     return effects
 

@@ -36,7 +36,9 @@ class ModelSnapshot:
     settings: OperatorSettings
     classes: Mapping[str, AcceleratorClass] = field(default_factory=dict)
     builds: Mapping[str, Object] = field(default_factory=dict)
-    """EngineBuilds of the namespace by name."""
+    """EngineBuilds of the namespace by name: models share them. There may be thousands; look up, do not go through."""
+    owned_builds: tuple[Object, ...] = ()
+    """Those that the model owns."""
     deployments: tuple[Object, ...] = ()
     groups: tuple[Object, ...] | None = ()
     """LeaderWorkerSets of the model; None where the cluster does not know the kind."""

@@ -16,6 +16,7 @@ from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.names import LABEL_BUILD_KEY, LABEL_MODEL
 from enginewright_api.operation_spec import RolloutStrategy
 from enginewright_api.rollout_status import RolloutState, RolloutStatus
+from enginewright_cluster.informed import Informed
 from enginewright_cluster.port import (
     ACCELERATOR_CLASS,
     CONFIG_MAP,
@@ -28,7 +29,6 @@ from enginewright_cluster.port import (
     POD,
     POD_DISRUPTION_BUDGET,
     SERVICE,
-    Cluster,
     Kind,
     NotFoundError,
     Object,
@@ -66,13 +66,15 @@ class Gatherer:
     """Snapshots of one key each."""
 
     def __init__(
-        self, cluster: Cluster, store: StoreLookup, settings: OperatorSettings, clock: Clock, traffic: TrafficLookup
+        self, cluster: Informed, store: StoreLookup, settings: OperatorSettings, clock: Clock, traffic: TrafficLookup
     ) -> None:
         self._cluster = cluster
         self._traffic = traffic
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._classes: dict[str, tuple[str, AcceleratorClass]] = {}
+        """Parsed, by name, with the resource version: every visit of every model needs them."""
         self._counted: tuple[datetime, tuple[Object, ...], tuple[Object, ...]] | None = None
 
     async def model(self, key: Key) -> ModelSnapshot | None:
@@ -80,26 +82,21 @@ class Gatherer:
         manifest = await self._get(Ref(OPTIMIZED_MODEL, key.name, key.namespace))
         if manifest is None:
             return None
-        mine = {LABEL_MODEL: key.name}
-        classes, builds, (deployments, groups), pods, config_maps, service = await asyncio.gather(
-            self._cluster.list(ACCELERATOR_CLASS),
-            self._cluster.list(ENGINE_BUILD, namespace=key.namespace),
-            self._workloads(key, mine),
-            self._list(POD, key, mine),
-            self._list(CONFIG_MAP, key, mine),
-            self._get(Ref(SERVICE, key.name, key.namespace)),
-        )
+        mine, uid = {LABEL_MODEL: key.name}, manifest["metadata"].get("uid", "")
+        # One after the other: all this is answered from memory, and tasks would cost more than the reads.
+        deployments, groups = await self._workloads(key, mine)
         return ModelSnapshot(
             manifest=manifest,
             settings=self._settings,
-            classes=_valid_classes(classes),
-            builds={item["metadata"]["name"]: item for item in builds},
+            classes=self._valid_classes(await self._cluster.list(ACCELERATOR_CLASS)),
+            builds=await self._cluster.named(ENGINE_BUILD, key.namespace),
+            owned_builds=tuple(await self._cluster.owned(ENGINE_BUILD, key.namespace, uid)),
             deployments=deployments,
             groups=groups,
-            pods=pods,
-            config_maps=config_maps,
+            pods=await self._list(POD, key, mine),
+            config_maps=await self._list(CONFIG_MAP, key, mine),
             budgets=await self._list(POD_DISRUPTION_BUDGET, key, mine),
-            service=service,
+            service=await self._get(Ref(SERVICE, key.name, key.namespace)),
             canary_services=await self._canary_services(key, manifest),
             traffic=await self._canary_traffic(key, manifest),
         )
@@ -141,11 +138,11 @@ class Gatherer:
         except ValidationError:
             return BuildSnapshot(manifest, self._settings)
         mine = {LABEL_BUILD_KEY: build.spec.key[:32], "app.kubernetes.io/component": "builder"}
-        jobs, pods = await asyncio.gather(self._list(JOB, key, mine), self._list(POD, key, mine))
+        pods = await self._list(POD, key, mine)
         return BuildSnapshot(
             manifest=manifest,
             settings=self._settings,
-            jobs=jobs,
+            jobs=await self._list(JOB, key, mine),
             pods=pods,
             logs=await self._logs(build, key, pods),
             published=await self._published(build),
@@ -186,7 +183,7 @@ class Gatherer:
 
     async def _class(self, name: str) -> AcceleratorClass | None:
         manifest = await self._get(Ref(ACCELERATOR_CLASS, name))
-        return _valid_classes([manifest]).get(name) if manifest is not None else None
+        return self._valid_classes([manifest]).get(name) if manifest is not None else None
 
     async def _list(self, kind: Kind, key: Key, labels: Mapping[str, str]) -> tuple[Object, ...]:
         return tuple(await self._cluster.list(kind, namespace=key.namespace, labels=labels))
@@ -197,14 +194,18 @@ class Gatherer:
         except NotFoundError:
             return None
 
-
-def _valid_classes(manifests: Sequence[Object]) -> dict[str, AcceleratorClass]:
-    """Classes that parse; a malformed one says so in its own status and counts as missing here."""
-    found = {}
-    for manifest in manifests:
-        try:
-            valid = parsed(AcceleratorClass.of, manifest)
-        except ValidationError:
-            continue
-        found[valid.metadata.name] = valid
-    return found
+    def _valid_classes(self, manifests: Sequence[Object]) -> dict[str, AcceleratorClass]:
+        """Classes that parse; a malformed one says so in its own status and counts as missing here."""
+        found = {}
+        for manifest in manifests:
+            name, version = manifest["metadata"]["name"], str(manifest["metadata"].get("resourceVersion", ""))
+            known = self._classes.get(name)
+            if known is None or known[0] != version or not version:
+                try:
+                    known = (version, parsed(AcceleratorClass.of, manifest))
+                except ValidationError:
+                    self._classes.pop(name, None)
+                    continue
+                self._classes[name] = known
+            found[name] = known[1]
+        return found

@@ -63,13 +63,18 @@ class Operator:
     ) -> None:
         """`traffic`: who knows the figures of canaries; by default the gateways of the settings."""
         # The gatherer reads some hundred bytes of ten thousand objects over and over: from memory, once it watches.
-        self._cluster = cluster = Informed(cluster, [kind for kind, _ in WATCHED], (LABEL_MODEL, LABEL_BUILD_KEY))
+        self._cluster = informed = Informed(
+            cluster,
+            [kind for kind, _ in WATCHED],
+            (LABEL_MODEL, LABEL_BUILD_KEY),
+            owned_kinds=(ENGINE_BUILD,),
+        )
         self._namespace = namespace
         self._clock = clock
         self._seen = metrics or Metrics()
-        traffic = traffic or GatewayFigures(cluster, settings.gateways)
-        self._gatherer = Gatherer(cluster, store, settings, clock, traffic)
-        self._executor = Executor(cluster, clock, self._seen.wrote)
+        traffic = traffic or GatewayFigures(informed, settings.gateways)
+        self._gatherer = Gatherer(informed, store, settings, clock, traffic)
+        self._executor = Executor(informed, clock, self._seen.wrote)
         self._triggers = Triggers()
         self.queue = Queue(self.visit, workers=workers, failed=self._failed, begun=self._begun)
         self._seen.follow_queue(lambda: self.queue.depth, lambda: self.queue.oldest_seconds)
