@@ -74,7 +74,13 @@ class FakeCluster:
         return self._call(call, lambda: self._objects.create(manifest, manager=FIELD_MANAGER))
 
     async def patch_status(
-        self, ref: Ref, status: Mapping[str, Any], *, uid: str | None = None, field_manager: str = FIELD_MANAGER
+        self,
+        ref: Ref,
+        status: Mapping[str, Any],
+        *,
+        uid: str | None = None,
+        version: str | None = None,
+        field_manager: str = FIELD_MANAGER,
     ) -> Object:
         """Merge patch of the status subresource."""
         call = Call("patch_status", ref.kind, normal(ref), copied(dict(status)))

@@ -100,10 +100,19 @@ class Informed:
         return await self._written(ref_of(manifest), work, manifest)
 
     async def patch_status(
-        self, ref: Ref, status: Mapping[str, Any], *, uid: str | None = None, field_manager: str = "enginewright"
+        self,
+        ref: Ref,
+        status: Mapping[str, Any],
+        *,
+        uid: str | None = None,
+        version: str | None = None,
+        field_manager: str = "enginewright",
     ) -> Object:
         """See `Cluster.patch_status`."""
-        return await self._written(ref, self._cluster.patch_status(ref, status, uid=uid, field_manager=field_manager))
+        if ref.kind in self._caches and version is None and uid is not None:
+            version = self._caches[ref.kind].version(_key(ref), uid)
+        work = self._cluster.patch_status(ref, status, uid=uid, version=version, field_manager=field_manager)
+        return await self._written(ref, work)
 
     async def patch(self, ref: Ref, patch: Mapping[str, Any], *, uid: str | None = None) -> Object:
         """See `Cluster.patch`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,15 +74,25 @@ class KubernetesCluster:
         return await self._object(target, "POST", query={"fieldManager": "enginewright"}, body=manifest)
 
     async def patch_status(
-        self, ref: Ref, status: Mapping[str, Any], *, uid: str | None = None, field_manager: str = "enginewright"
+        self,
+        ref: Ref,
+        status: Mapping[str, Any],
+        *,
+        uid: str | None = None,
+        version: str | None = None,
+        field_manager: str = "enginewright",
     ) -> Object:
         """See `Cluster.patch_status`.
 
         For custom resources the API server ignores a uid that is sent with a status, but heeds a resource version: so
-        the object is read first, and again when somebody wrote in between.
+        the object is read first unless its version is known, and again when somebody wrote in between.
         """
         if uid is None:
             return await self._merge_status(ref, {"status": status}, field_manager)
+        if version is not None:
+            with contextlib.suppress(ConflictError):
+                body = {"status": status, "metadata": {"resourceVersion": version}}
+                return await self._merge_status(ref, body, field_manager)
         tries = 0
         while True:
             tries += 1

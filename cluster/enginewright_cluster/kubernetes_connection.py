@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -68,7 +69,9 @@ class Connection:
         self._slots = asyncio.Semaphore(PARALLEL_REQUESTS)
         # The semaphore is the limit, not the pool: time spent waiting for a turn is not the API server's delay.
         connector = aiohttp.TCPConnector(limit=0, ssl=access.tls, socket_factory=_noticing_dead_peers)
-        self._session = aiohttp.ClientSession(connector=connector, trust_env=True)
+        # Not trust_env: the library would read ~/.netrc before each request, and send what it finds there.
+        self._session = aiohttp.ClientSession(connector=connector)
+        self._proxy = access.proxy or _proxy_of_environment(access.server)
 
     async def request(
         self,
@@ -157,7 +160,7 @@ class Connection:
             data=question.data,
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=question.seconds, sock_connect=CONNECT_SECONDS),
-            proxy=self._access.proxy,
+            proxy=self._proxy,
             server_hostname=self._access.tls_server_name,
             allow_redirects=False,
         )
@@ -169,6 +172,12 @@ class Connection:
             parts += ["namespaces", target.namespace]
         parts += [part for part in (target.kind.plural, target.name, subresource) if part is not None]
         return URL(self._access.server).joinpath(*parts).with_query(query)
+
+
+def _proxy_of_environment(server: str) -> str | None:
+    """What HTTPS_PROXY or HTTP_PROXY name for this server, unless NO_PROXY names the server."""
+    url = URL(server)
+    return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
 
 
 def _asked_wait_seconds(response: aiohttp.ClientResponse) -> float | None:

@@ -81,7 +81,13 @@ class LocalCluster:
         return await self._write(lambda objects: objects.create(manifest, manager=FIELD_MANAGER))
 
     async def patch_status(
-        self, ref: Ref, status: Mapping[str, Any], *, uid: str | None = None, field_manager: str = FIELD_MANAGER
+        self,
+        ref: Ref,
+        status: Mapping[str, Any],
+        *,
+        uid: str | None = None,
+        version: str | None = None,
+        field_manager: str = FIELD_MANAGER,
     ) -> Object:
         """Merge patch of the status subresource; ownership of status fields is not recorded here."""
         return await self._write(lambda objects: objects.patch_status(ref, status, uid=uid))

@@ -104,6 +104,11 @@ class ObjectCache:
         packed = self._packed.get(key)
         return None if packed is None else packed.uid
 
+    def version(self, key: Key, uid: str) -> str | None:
+        """Newest resource version that is known of the object of this name and uid."""
+        packed = self._packed.get(key)
+        return str(packed.version) if packed is not None and packed.uid == uid and packed.version else None
+
     def labels(self, key: Key) -> Mapping[str, str]:
         """Of the object of this name; empty when it is not known."""
         item = self.get(key)

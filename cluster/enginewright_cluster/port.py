@@ -122,9 +122,16 @@ class Cluster(Protocol):
         ...
 
     async def patch_status(
-        self, ref: Ref, status: Mapping[str, Any], *, uid: str | None = None, field_manager: str = "enginewright"
+        self,
+        ref: Ref,
+        status: Mapping[str, Any],
+        *,
+        uid: str | None = None,
+        version: str | None = None,
+        field_manager: str = "enginewright",
     ) -> Object:
-        """JSON merge patch on the status subresource.
+        """JSON merge patch on the status subresource. `version`: the resource version that was read last, where it is
+        known; when it is still the newest, nothing has to be read to make sure of the uid.
 
         Raises NotFoundError, InvalidError; ConflictError for another uid."""
         ...

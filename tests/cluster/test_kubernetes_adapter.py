@@ -9,6 +9,7 @@ import json
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from math import ceil
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
@@ -21,6 +22,7 @@ from kubernetes.aio.config import incluster_config
 from enginewright_api.errors import DeterministicError
 from enginewright_cluster.kubernetes import KubernetesCluster
 from enginewright_cluster.kubernetes_connection import Call
+from enginewright_cluster.kubernetes_watch import PAGE_SIZE
 from enginewright_cluster.port import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -221,6 +223,29 @@ async def test_status_writers_with_a_uid_do_not_lose_to_each_other(cluster: Clus
     assert len(final["metadata"]["annotations"]) == 3
 
 
+async def test_a_known_version_spares_the_read_before_a_status(
+    cluster: Cluster, calls: list[Call], kube_namespace: str
+) -> None:
+    ref = named(kube_namespace, kind=OPTIMIZED_MODEL)
+    metadata = (await cluster.apply(in_namespace(model("one"), kube_namespace)))["metadata"]
+    uid, version = metadata["uid"], metadata["resourceVersion"]
+
+    async def verbs(status: dict[str, int], version: str, uid: str = uid) -> list[str]:
+        calls.clear()
+        await cluster.patch_status(ref, status, uid=uid, version=version)
+        return [call.verb for call in calls]
+
+    assert await verbs({"observedGeneration": 1}, version) == ["patch"]
+    assert await verbs({"replicas": 2}, version) == ["patch", "get", "patch"], "somebody wrote since"
+    status = (await cluster.get(ref))["status"]
+    assert (status["observedGeneration"], status["replicas"]) == (1, 2)
+    with pytest.raises(ConflictError, match=OTHER_UID):
+        await verbs({"replicas": 99}, version, OTHER_UID)
+    await cluster.delete(ref)
+    with pytest.raises(NotFoundError):
+        await verbs({"replicas": 99}, version)
+
+
 async def test_a_wrong_status_is_invalid(cluster: Cluster, kube_namespace: str) -> None:
     await cluster.apply(in_namespace(model("one"), kube_namespace))
     with pytest.raises(InvalidError, match=r"status\.observedGeneration"):
@@ -237,7 +262,9 @@ async def test_lists_come_in_pages_typed_and_selected(cluster: Cluster, calls: l
     names = [item["metadata"]["name"] for item in listed if item["metadata"]["name"].startswith("m-")]
     assert names == [f"m-{number:03}" for number in range(510)]
     assert {(item["apiVersion"], item["kind"]) for item in listed} == {("v1", "ConfigMap")}
-    assert [(call.verb, call.plural, call.code) for call in calls] == [("list", "configmaps", 200)] * 2
+    assert [(call.verb, call.plural, call.code) for call in calls] == [("list", "configmaps", 200)] * ceil(
+        510 / PAGE_SIZE
+    )
 
     odd = await cluster.list(CONFIG_MAP, namespace=kube_namespace, labels={"example.com/part": "odd"})
     assert len(odd) == 255

@@ -63,11 +63,11 @@ async def informed(*rules: Rule) -> AsyncIterator[tuple[Informed, FakeCluster, C
 
 
 @contextlib.asynccontextmanager
-async def _following(cluster: Informed) -> AsyncIterator[None]:
+async def _following(cluster: Informed, labels: dict[str, str] | None = OURS) -> AsyncIterator[None]:
     """Its watch of ConfigMaps runs."""
 
     async def follow() -> None:
-        async for _ in cluster.watch(CONFIG_MAP, labels=OURS):
+        async for _ in cluster.watch(CONFIG_MAP, labels=labels):
             pass
 
     task = asyncio.create_task(follow())
@@ -182,15 +182,45 @@ async def test_a_relist_is_taken_over() -> None:
         assert [item["metadata"]["name"] for item in await cluster.list(CONFIG_MAP, labels=OURS)] == ["two"]
 
 
+async def test_objects_are_looked_up_by_name_and_found_by_their_owners() -> None:
+    inner = FakeCluster()
+    cluster = Informed(inner, [CONFIG_MAP], ["model"], owned_kinds=[CONFIG_MAP])
+    uids = {name: (await inner.create(config(name)))["metadata"]["uid"] for name in ("a", "b")}
+
+    def owned_by(name: str, *owners: str) -> dict[str, Any]:
+        manifest = config(name)
+        references = [{"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uids[owner]} for owner in owners]
+        return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": references}}
+
+    async def names() -> tuple[list[str], list[str]]:
+        owned = await cluster.owned(CONFIG_MAP, "default", uids["a"])
+        return sorted(await cluster.named(CONFIG_MAP, "default")), [item["metadata"]["name"] for item in owned]
+
+    for manifest in (owned_by("one", "a", "b"), owned_by("two", "b"), config("three")):
+        await inner.create(manifest)
+    before = await names()
+    assert before == (["a", "b", "one", "three", "two"], ["one"]), "asked for while nothing is watched"
+    async with _following(cluster, labels=None):
+        await cluster.begun()
+        assert await names() == before
+        two = Ref(CONFIG_MAP, "two", "default")
+        assert (await cluster.named(CONFIG_MAP, "default"))["two"] == await inner.get(two)
+        assert (await cluster.named(CONFIG_MAP, "default")).get("four") is None
+        assert not await cluster.named(CONFIG_MAP, "elsewhere")
+        await cluster.patch(ONE, {"metadata": {"ownerReferences": None}})
+        await cluster.patch(two, {"metadata": {"ownerReferences": owned_by("two", "a")["metadata"]["ownerReferences"]}})
+        assert (await names())[1] == ["two"]
+
+
 def test_a_thousand_objects_take_little_memory() -> None:
-    """Packed: an object of 4 KB as Python dictionaries is ten times that."""
+    """Packed: an object of 4 KB as Python dictionaries is ten times that, and resembles the one before."""
     cache = ObjectCache(["model"])
     text = {f"field{number}": {"description": "a value that repeats", "number": number} for number in range(80)}
     for number in range(200):
         item = config(f"c{number}", model=str(number)) | {"spec": text}
         item["metadata"] |= {"resourceVersion": str(number + 1), "uid": str(number)}
         cache.put(item)
-    assert sum(len(packed.content) for packed in cache._packed.values()) < 200 * 2000
+    assert sum(len(packed.content) for packed in cache._packed.values()) < 200 * 200
     assert cache.select("default", {"model": "7"})[0]["spec"] == text
 
 
