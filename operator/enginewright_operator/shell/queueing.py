@@ -94,6 +94,8 @@ class Queue:
             finally:
                 self._active.discard(key)
                 self._changed.set()
+            # A visit that is answered from memory never suspends: watches and the lease need their turn too.
+            await asyncio.sleep(0)
 
     async def _visit(self, key: Key) -> None:
         try:

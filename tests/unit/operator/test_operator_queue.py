@@ -177,3 +177,23 @@ async def test_the_queue_ends_when_it_is_cancelled_in_the_middle_of_work() -> No
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=5)
         assert done, "still working"
+
+
+async def test_visits_that_never_wait_let_others_have_their_turn() -> None:
+    """Ten thousand models are visited from memory at a start; the lease must be renewed meanwhile."""
+    visited: list[Key] = []
+
+    async def visit(key: Key) -> None:
+        visited.append(key)
+
+    queue = Queue(visit, workers=2)
+    for number in range(200):
+        queue.add(Key("OptimizedModel", "default", f"m{number}"))
+    task = asyncio.create_task(queue.run())
+    seen = []
+    while len(visited) < 200:
+        await asyncio.sleep(0)
+        seen.append(len(visited))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(seen) >= 100, "two visits at most between two turns of anybody else"
