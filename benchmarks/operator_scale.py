@@ -51,7 +51,7 @@ CREATIONS_PER_SECOND = 100
 NAMESPACES = 10
 QUIET_SECONDS = 5.0
 EVENTS = 40
-LONGEST_SECONDS = 450.0
+LONGEST_SECONDS, LONGEST_SECONDS_A_MODEL = 450.0, 0.15
 
 
 class FullStore:
@@ -129,8 +129,8 @@ class Process:
             found = self.ask()
             if found[0] >= models and time.monotonic() - found[2] > QUIET_SECONDS:
                 return found
-            if time.monotonic() - self.started_at > LONGEST_SECONDS:
-                raise SystemExit(f"after {LONGEST_SECONDS:g} s {found[0]} of {models} models were visited")
+            if time.monotonic() - self.started_at > _longest(models):
+                raise SystemExit(f"after {_longest(models):g} s {found[0]} of {models} models were visited")
 
     def end(self) -> None:
         """SIGKILL."""
@@ -195,7 +195,7 @@ async def _created(cluster: KubernetesCluster, namespaces: list[str], objects: i
             begun[namespace, name] = time.monotonic()
             group.create_task(cluster.create(manifest))
             await asyncio.sleep(1 / CREATIONS_PER_SECOND)
-    async with asyncio.timeout(LONGEST_SECONDS):
+    async with asyncio.timeout(_longest(objects)):
         await complete.wait()
     for watch in watches:
         watch.cancel()
@@ -218,6 +218,10 @@ async def _repaired(cluster: KubernetesCluster, namespaces: list[str]) -> list[f
             await asyncio.sleep(0.005)
         found.append(time.monotonic() - begun)
     return found
+
+
+def _longest(models: int) -> float:
+    return max(LONGEST_SECONDS, LONGEST_SECONDS_A_MODEL * models)
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:
