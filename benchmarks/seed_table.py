@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -170,7 +171,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--samples", type=int, default=2000, help="rows the gate judges on")
     parser.add_argument("--steps", type=int, help="optimiser steps of distillation, and again of recovery")
-    parser.add_argument("--only", default="", help="candidates whose name contains this")
+    parser.add_argument("--only", default="", help="candidates whose name this regular expression finds")
     parser.add_argument("--workdir", type=Path, default=Path(tempfile.gettempdir()) / "enginewright-bench-seed")
     parser.add_argument("--json", type=Path, help="write the rows here")
     given = parser.parse_args()
@@ -182,7 +183,7 @@ def main() -> int:
         small = Model(trained_classifier(shape="minilm"), 6, learnt=True)
     console, found = Console(width=160), []
     for candidate in (replace(one, steps=given.steps or one.steps) for one in CANDIDATES):
-        if given.only not in candidate.name:
+        if not re.search(given.only, candidate.name):
             continue
         judged = build(small, candidate, workdir, threads=threads, samples=given.samples)
         timed = judged if given.full else build(large, candidate, workdir, threads=threads, samples=32)
