@@ -1,6 +1,6 @@
 """How fast each recipe makes a BERT-base shape, and what the same recipe costs in accuracy on a model that learnt.
 
-    python -m benchmarks.seed_table [--full] [--steps N] [--threads N] [--workdir DIR] [--json FILE]
+    python -m benchmarks.seed_table [--full | --alone] [--steps N] [--threads N] [--workdir DIR] [--json FILE]
 
 Speed: a BERT-base-shaped classifier with random weights, batch 32 × 128 tokens, eager PyTorch in float32 = 1 ×; both
 behind the real server, asked in turn. Random weights compute as long as trained ones, so steps that only learn
@@ -51,12 +51,13 @@ class Candidate:
     """Share of heads and neurons that goes."""
     energy: float | None = None
     """Share of squared singular values that low rank keeps."""
+    int8: bool = True
     steps: int = 250
     """Optimiser steps of distillation, and again of recovery."""
 
     def blocks(self, layers: int, *, learns: bool) -> dict[str, Any]:
         """The recipe's blocks for a model with so many layers."""
-        found: dict[str, Any] = {"quantization": INT8}
+        found: dict[str, Any] = {"quantization": INT8} if self.int8 else {}
         if self.kept_layers is not None:
             found["distillation"] = {
                 "student": {"layers": round(layers * self.kept_layers)},
@@ -85,6 +86,14 @@ CANDIDATES = (
     Candidate("INT8, student of two thirds of the layers", kept_layers=2 / 3),
     Candidate("INT8, half of the layers, half pruned, low rank", kept_layers=0.5, thinner=0.5, energy=0.9),
 )
+
+
+ALONE = (
+    Candidate("INT8"),
+    Candidate("half of heads and neurons pruned, float32", thinner=0.5, int8=False),
+    Candidate("student of a sixth of the layers, float32", kept_layers=1 / 6, int8=False),
+)
+"""One technique each, for the figures that are published of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +180,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--samples", type=int, default=2000, help="rows the gate judges on")
     parser.add_argument("--steps", type=int, help="optimiser steps of distillation, and again of recovery")
+    parser.add_argument("--alone", action="store_true", help="one technique each instead of combinations")
     parser.add_argument("--only", default="", help="candidates whose name this regular expression finds")
     parser.add_argument("--workdir", type=Path, default=Path(tempfile.gettempdir()) / "enginewright-bench-seed")
     parser.add_argument("--json", type=Path, help="write the rows here")
@@ -182,7 +192,7 @@ def main() -> int:
         large = Model(random_classifier(), 12, learnt=False)
         small = Model(trained_classifier(shape="minilm"), 6, learnt=True)
     console, found = Console(width=160), []
-    for candidate in (replace(one, steps=given.steps or one.steps) for one in CANDIDATES):
+    for candidate in (replace(one, steps=given.steps or one.steps) for one in (ALONE if given.alone else CANDIDATES)):
         if not re.search(given.only, candidate.name):
             continue
         judged = build(small, candidate, workdir, threads=threads, samples=given.samples)
