@@ -58,7 +58,7 @@ def admit(request: Admission) -> None:
     """Write the repository. Raises DeterministicError (refused), ResourceError, TransientError (try again)."""
     begun = time.monotonic()
     batching = read_batching(request.batching)
-    keys = [PublicKey.load(file) for file in request.public_keys]
+    keys = [key for file in request.public_keys for key in PublicKey.load_all(file)]
     if request.require_signature and not keys:
         raise DeterministicError(
             "NoTrustedKeys", "--public-key: needed to verify the signature; give one or say --no-require-signature"

@@ -48,7 +48,7 @@ def admit_command(
     model_name: ModelName,
     batching: BatchingFile = None,
     accelerator_class: Annotated[str, typer.Option(help="AcceleratorClass of this node, for messages.")] = "",
-    public_key: Annotated[list[Path] | None, typer.Option(help="Trusted EC public key, PEM; may be repeated.")] = None,
+    public_key: Annotated[list[Path] | None, typer.Option(help="Trusted EC public keys, PEM; may be repeated.")] = None,
     require_signature: Annotated[bool, typer.Option(help="Refuse artifacts that no trusted key signed.")] = True,
     cache_dir: Annotated[Path | None, typer.Option(help="Engines kept on this node, shared by its pods.")] = None,
     cache_bytes: Annotated[int, typer.Option(min=1, help="Size the cache is held to.")] = 50 * 2**30,

@@ -14,6 +14,7 @@ import binascii
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,7 @@ _HASHES: Mapping[str, hashes.HashAlgorithm] = {
     "secp384r1": hashes.SHA384(),
     "secp521r1": hashes.SHA512(),
 }
+_PUBLIC_BLOCK = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----\n?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,20 @@ class PublicKey:
         except (ValueError, UnsupportedAlgorithm) as error:
             raise DeterministicError("InvalidKey", f"{file}: not a PEM public key ({error})") from error
         return cls.of(key, file)
+
+    @classmethod
+    def load_all(cls, file: Path) -> list[PublicKey]:
+        """Every public key of a PEM file, in order: those of each place whose engines are trusted."""
+        data = _read_key(file)
+        blocks = _PUBLIC_BLOCK.findall(data)
+        if len(blocks) != data.count(b"BEGIN PUBLIC KEY"):
+            raise DeterministicError("InvalidKey", f"{file}: a public key in it has no end; write it anew")
+        if not blocks:
+            return [cls.load(file)]
+        try:
+            return [cls.of(serialization.load_pem_public_key(block), file) for block in blocks]
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise DeterministicError("InvalidKey", f"{file}: not PEM public keys ({error})") from error
 
     @classmethod
     def of(cls, key: object, where: Path) -> PublicKey:

@@ -164,6 +164,13 @@ def test_a_key_that_is_no_longer_trusted_refuses_what_is_cached(place: Place) ->
     assert place.refusal()["reason"] == "UntrustedKey"
 
 
+def test_any_key_of_the_file_is_enough(place: Place) -> None:
+    generate_key(place.folder / "new.pem")
+    trusted = place.folder / "public.pem"
+    trusted.write_text("".join((place.folder / f"{name}.pem.pub").read_text() for name in ("new", "key")))
+    assert place.admit("--public-key", str(trusted)).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "reason", "field"),
     [

@@ -135,6 +135,29 @@ def test_a_generated_key_is_private_and_never_replaced(tmp_path: Path) -> None:
     assert PublicKey.load(tmp_path / "key.pem") == PublicKey.load(tmp_path / "key.pem.pub")
 
 
+def test_one_file_names_every_key_that_is_trusted(tmp_path: Path) -> None:
+    pems = {}
+    for name in ("here", "origin"):
+        generate_key(tmp_path / name)
+        pems[name] = (tmp_path / f"{name}.pub").read_text()
+    (tmp_path / "public.pem").write_text(f"{pems['here']}\n# of the other cluster\n{pems['origin'].rstrip()}")
+    found = PublicKey.load_all(tmp_path / "public.pem")
+    assert found == [PublicKey.load(tmp_path / f"{name}.pub") for name in pems]
+    assert PublicKey.load_all(tmp_path / "here") == found[:1], "a private key stands for its public half"
+    bundle = sign({"model/x": "0" * 64}, SigningKey.load(tmp_path / "origin"), name="x")
+    assert verify(bundle, {"model/x": "0" * 64}, found) == found[1]
+
+
+@pytest.mark.parametrize("cut", [-30, 60])
+def test_a_file_of_keys_that_was_cut_is_refused(tmp_path: Path, cut: int) -> None:
+    generate_key(tmp_path / "key")
+    pem = (tmp_path / "key.pub").read_text()
+    (tmp_path / "public.pem").write_text(pem + pem[:cut])
+    with pytest.raises(DeterministicError, match=r"public\.pem") as caught:
+        PublicKey.load_all(tmp_path / "public.pem")
+    assert caught.value.reason == "InvalidKey"
+
+
 def test_unusable_keys_are_refused(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
