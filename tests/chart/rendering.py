@@ -19,6 +19,13 @@ MONITORED = (
     "--set=metrics.podMonitor.enabled=true,metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true",
 )
 
+ROUTED = (
+    '--set-json=gateway.httpRoute={"enabled":true,"parentRefs":[{"name":"public","namespace":"gateways"}]}',
+    '--set-json=gateway.grpcRoute={"enabled":true,"parentRefs":[{"name":"public","namespace":"gateways","port":8443}]}',
+    "--set=gateway.httpRoute.hostnames={api.example.com,*.models.example.com},gateway.httpRoute.timeouts.request=0s",
+    "--set=gateway.httpRoute.annotations.team=ml,gateway.grpcRoute.hostnames={grpc.example.com}",
+)
+
 VARIANTS: dict[str, tuple[str, ...]] = {
     "bucket": (),
     "bucket-with-credentials": (
@@ -35,6 +42,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "--set=store.hostPath=true",
     ),
     "monitored": MONITORED,
+    "routed": ROUTED,
     "collected": ("--set=gc.enabled=true,gc.stageGiB=50,networkPolicy.enabled=true",),
     "collected-in-a-volume": ("--set=gc.enabled=true,store.uri=file:///store,store.volumeClaim=engines",),
     "one-namespace": (

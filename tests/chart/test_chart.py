@@ -15,11 +15,24 @@ from cryptography.hazmat.primitives import serialization
 from enginewright_api.crd import definitions
 from enginewright_api.validation import problems
 from enginewright_operator.core.render.pods import USER_ID
-from enginewright_store.signing import PublicKey, SigningKey
-from tests.chart.rendering import CHART, KUBERNETES, SMALLEST, VARIANTS, WITH_CRDS, RefusedError, Render, named, of_kind
+from enginewright_store.signing import PublicKey, SigningKey, generate_key
+from tests.chart.rendering import (
+    CHART,
+    KUBERNETES,
+    ROUTED,
+    SMALLEST,
+    VARIANTS,
+    WITH_CRDS,
+    RefusedError,
+    Render,
+    named,
+    of_kind,
+)
 
-FOREIGN = ("apiextensions.k8s.io/", "monitoring.coreos.com/")
-"""Definitions are held against the types below; monitors and rules have tests of their own."""
+FOREIGN = ("apiextensions.k8s.io/", "monitoring.coreos.com/", "gateway.networking.k8s.io/")
+"""Definitions are held against the types below; monitors, rules and routes have tests of their own."""
+
+PEM = "-----BEGIN PUBLIC KEY-----AAAA-----END PUBLIC KEY-----"
 
 
 def test_every_object_is_valid_for_kubernetes(render: Render) -> None:
@@ -79,6 +92,14 @@ def test_models_survive_an_uninstall_unless_told_otherwise(
         (("--set=gateway.podDisruptionBudget.minAvailable=1",), "'minAvailable' not allowed"),
         (("--set=operator.topologySpreadConstraints[0].maxSkew=1",), "/operator/topologySpreadConstraints/0"),
         (("--set=operator.extraArgs={log-level=debug}",), "/operator/extraArgs/0"),
+        (("--set=gateway.httpRoute.enabled=true",), "gateway.httpRoute.parentRefs: name the Gateways"),
+        (("--set=gateway.grpcRoute.enabled=true",), "gateway.grpcRoute.parentRefs: name the Gateways"),
+        (("--set=gateway.grpcRoute.timeouts.request=1s",), "'timeouts' not allowed"),
+        (("--set=gateway.httpRoute.hostnames={https://x}",), "/gateway/httpRoute/hostnames/0"),
+        (("--set=gateway.httpRoute.parentRefs[0].namespace=x",), "/gateway/httpRoute/parentRefs/0"),
+        ((*ROUTED, "--set=gateway.enabled=false,autoscaler.enabled=false"), "Route.enabled: needs the gateway"),
+        (("--set=signing.trustedKeys=hello",), "/signing/trustedKeys"),
+        ((f"--set=signing.create=false,signing.trustedKeys={PEM}",), "put them into ConfigMap enginewright-trust"),
     ],
 )
 def test_wrong_values_are_refused_with_a_sentence(render: Render, options: tuple[str, ...], sentence: str) -> None:
@@ -144,6 +165,16 @@ def test_the_signing_key_is_one_pair_in_every_namespace(render: Render, tmp_path
     assert public.encode() == key.public.key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def test_other_keys_are_trusted_beside_ours(render: Render, tmp_path: Path) -> None:
+    origin = [generate_key(tmp_path / name).public for name in ("one", "two")]
+    keys = tmp_path / "origin.pem"
+    keys.write_text("".join((tmp_path / f"{name}.pub").read_text() for name in ("one", "two")))
+    for trust in of_kind(render(f"--set-file=signing.trustedKeys={keys}"), "ConfigMap"):
+        (tmp_path / "public.pem").write_text(trust["data"]["public.pem"])
+        _, *others = PublicKey.load_all(tmp_path / "public.pem")
+        assert others == origin
 
 
 def test_a_key_of_ones_own(render: Render) -> None:
