@@ -85,6 +85,10 @@ def plan(
         told for (_, rung), found in zip(rungs, estimates, strict=True) for told in sentences(rung, found)
     ):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    for rehearsal in rehearsals:
+        if len(rehearsal.manifest["spec"]["hardware"]["acceleratorClasses"]) > 1:
+            told = f"{rehearsal.name}: {rehearsal.accepted}."
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
     if any(rehearsal.pool is None for rehearsal in rehearsals):
         console.print("Rungs are tried in order; the first that passes its gate and beats the baseline is served.")
     for rehearsal in rehearsals:

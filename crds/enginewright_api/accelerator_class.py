@@ -95,8 +95,10 @@ class AcceleratorClassStatus(ApiModel):
     """What the cluster has of it."""
 
     observed_generation: int = Field(default=-1, description="Generation seen; -1 before the first visit.")
-    conditions: Annotated[list[Condition], Field(max_length=16)] = Field(default_factory=list, description="Ready.")
-    nodes: int = Field(default=0, description="Matching nodes.")
+    conditions: Annotated[list[Condition], Field(max_length=16)] = Field(
+        default_factory=list, description="Ready, HasNodes."
+    )
+    nodes: int = Field(default=0, description="Matching nodes that are ready.")
     allocatable: int = Field(default=0, description="Accelerators on them.")
     in_use: int = Field(default=0, description="Accelerators taken.")
 

@@ -31,6 +31,7 @@ class Attempt:
     backend: str = ""
     method: str = ""
     removed: bool = False
+    accelerator_class: str = ""
 
 
 Builder = Callable[[Attempt], BuildOutcome | PodStatus | None]
@@ -143,6 +144,7 @@ class Kubelet:
             backend=request["recipe"]["backend"],
             method=quantization.get("method", ""),
             removed=any(block in request["recipe"] for block in ("distillation", "pruning", "lowRank")),
+            accelerator_class=request["accelerator"]["acceleratorClass"],
         )
 
     async def _set(self, pod: Object, status: PodStatus) -> bool:

@@ -23,9 +23,9 @@ from enginewright_cli.rehearsal import Rehearsal
 from enginewright_cli.state import StateDirectory
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.choice import choice, search_of, statuses
+from enginewright_operator.core.class_choice import class_choice
 from enginewright_operator.core.draft import Draft
 from enginewright_operator.core.effects import Create
-from enginewright_operator.core.recipes import recipes
 from enginewright_operator.core.search import Search
 from enginewright_operator.core.snapshot import ModelSnapshot
 from enginewright_store.retrying import RetryPolicy
@@ -99,7 +99,7 @@ def _decided(rehearsal: Rehearsal, builds: dict[str, Object]) -> Draft:
     snapshot = ModelSnapshot(
         manifest=rehearsal.manifest, settings=rehearsal.settings, classes=rehearsal.classes, builds=builds
     )
-    return choice(recipes(acceptance(Draft(snapshot, datetime.now(UTC)))))
+    return choice(class_choice(acceptance(Draft(snapshot, datetime.now(UTC)))))
 
 
 def _tell_last(draft: Draft, builds: dict[str, Object], told: Told) -> None:

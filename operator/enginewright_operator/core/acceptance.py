@@ -1,11 +1,9 @@
-"""Is the spec valid, is all it asks for available, and is there an accelerator class that it can run on?"""
+"""Is the spec valid, is all it asks for available, and is every accelerator class that it lists there?"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from enginewright_api.accelerator_class import AcceleratorClass
-from enginewright_api.optimization import Format
 from enginewright_api.optimized_model import OptimizedModelSpec
 from enginewright_api.validation import problems
 
@@ -17,7 +15,7 @@ ACCEPTED = "Accepted"
 
 
 def acceptance(draft: Draft) -> Draft:
-    """Sets Accepted, and the accelerator class: the first one listed that has every format asked for."""
+    """Sets Accepted, and the parsed spec. Whether a class can run the recipe is asked next, class by class."""
     spec = draft.snapshot.spec()
     if isinstance(spec, str):
         return draft.found(ACCEPTED, is_false("InvalidSpec", spec))
@@ -27,18 +25,12 @@ def acceptance(draft: Draft) -> Draft:
         return draft.found(ACCEPTED, is_false("FeatureNotAvailable", sentence_for(missing)))
     if broken := _broken_rules(draft):
         return draft.found(ACCEPTED, is_false("InvalidSpec", broken))
-    classes: list[AcceleratorClass] = []
     for name in spec.hardware.accelerator_classes:
         if name not in draft.snapshot.classes:
             there = ", ".join(sorted(draft.snapshot.classes)) or "none"
             message = f"hardware.acceleratorClasses: there is no AcceleratorClass {name}; there is {there}"
             return draft.found(ACCEPTED, is_false("AcceleratorClassNotFound", message))
-        classes.append(draft.snapshot.classes[name])
-    wanted = _formats(spec)
-    for candidate in classes:
-        if all(format_ in candidate.spec.formats for format_ in wanted):
-            return replace(draft, accelerator_class=candidate).found(ACCEPTED, is_true("Valid"))
-    return draft.found(ACCEPTED, is_false("FormatNotSupported", _lacking(classes, wanted)))
+    return draft.found(ACCEPTED, is_true("Valid"))
 
 
 def _broken_rules(draft: Draft) -> str:
@@ -64,18 +56,3 @@ def _without_gateway(draft: Draft, spec: OptimizedModelSpec) -> list[Unavailable
 def sentence_for(missing: list[tuple[str, str]]) -> str:
     """`field: why; field: why`."""
     return "; ".join(f"{field}: {why}" for field, why in missing)
-
-
-def _formats(spec: OptimizedModelSpec) -> list[Format]:
-    """Formats that some rung computes in; the plain model runs everywhere."""
-    formats = [blocks.quantization.format for blocks in spec.optimization.rungs() if blocks.quantization is not None]
-    return [format_ for format_ in dict.fromkeys(formats) if format_ not in (Format.NONE, Format.MIXED)]
-
-
-def _lacking(classes: list[AcceleratorClass], wanted: list[Format]) -> str:
-    parts = []
-    for candidate in classes:
-        lacks = ", ".join(format_.value for format_ in wanted if format_ not in candidate.spec.formats)
-        has = ", ".join(format_.value for format_ in candidate.spec.formats)
-        parts.append(f"class {candidate.metadata.name} lacks {lacks} (it has {has})")
-    return f"optimization: {'; '.join(parts)}; choose another format or class"

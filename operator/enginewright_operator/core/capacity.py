@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.optimized_model import OptimizedModelSpec
 
 from .draft import Draft
@@ -19,7 +20,7 @@ def shortfall(draft: Draft, present: Running | None, size: int) -> str | None:
     spec, accelerator = draft.spec, draft.accelerator_class
     if spec is None or accelerator is None or accelerator.spec.resource is None:
         return None
-    each, counted = _units(spec, accelerator.spec.vendor, accelerator.spec.resource.quantity), accelerator.status
+    each, counted = units_of_a_replica(spec, accelerator), accelerator.status
     if each == 0 or counted.nodes == 0:
         return None
     free = max(0, counted.allocatable - counted.in_use)
@@ -42,10 +43,11 @@ def _unplaced(present: Running | None, size: int) -> int:
     return max(0, size - (present.ready if waiting else present.existing))
 
 
-def _units(spec: OptimizedModelSpec, vendor: str, unit: int) -> int:
-    """Units of the class that one replica takes; a CPU replica that reserves nothing takes none."""
-    if vendor != "cpu":
+def units_of_a_replica(spec: OptimizedModelSpec, accelerator: AcceleratorClass) -> int:
+    """Accelerators of the class that one replica takes; a CPU replica that reserves nothing takes none."""
+    resource = accelerator.spec.resource
+    if accelerator.spec.vendor != "cpu" or resource is None:
         return spec.hardware.accelerators_per_replica
     chosen = spec.placement.resources
     reserved = quantity(chosen.requests.get("cpu", chosen.limits.get("cpu", "0")))
-    return math.ceil(reserved / unit) if reserved else 0
+    return math.ceil(reserved / resource.quantity) if reserved else 0

@@ -11,12 +11,21 @@ from pydantic import ValidationError
 from enginewright_api.accelerator_class import AcceleratorClass, AcceleratorClassStatus
 from enginewright_api.errors import first_problem
 
-from .conditions import is_false, is_true, merged
+from .conditions import FALSE, Finding, is_false, is_true, merged
 from .drift import quantity
 from .effects import Object, PatchStatus, Plan, Reference
-from .reading import parsed
+from .reading import mapping, objects, parsed
 from .snapshot import ClassSnapshot
 from .status_diff import status_patch
+
+HAS_NODES = "HasNodes"
+"""Condition of a class: whether a pod could have what it asks for there, were nothing taken; and since when."""
+
+
+def has_nodes(accelerator: AcceleratorClass) -> bool | None:
+    """What the condition says; None before the nodes were counted."""
+    found = next((item for item in accelerator.status.conditions if item.type == HAS_NODES), None)
+    return None if found is None else found.status is not FALSE
 
 
 def plan_class(snapshot: ClassSnapshot, now: datetime) -> Plan:
@@ -45,7 +54,8 @@ def _status(
     accelerator: AcceleratorClass, snapshot: ClassSnapshot, generation: int, now: datetime
 ) -> AcceleratorClassStatus:
     selector = accelerator.spec.scheduling.node_selector
-    nodes = [node for node in snapshot.nodes if _matches(node, selector)]
+    matching = [node for node in snapshot.nodes if _matches(node, selector)]
+    nodes = [node for node in matching if _is_ready(node)]
     names = {node["metadata"]["name"] for node in nodes}
     resource = accelerator.spec.resource
     allocatable = in_use = 0
@@ -54,8 +64,10 @@ def _status(
         allocatable = int(units // resource.quantity)
         taken = sum(_requested(pod, resource.name) for pod in snapshot.pods if _occupies(pod, names))
         in_use = -int(-taken // resource.quantity)
-    message = f"{len(nodes)} nodes match, {in_use} of {allocatable} accelerators are taken"
-    findings = [("Ready", is_true("Counted", message))]
+    lost = f", {len(matching) - len(nodes)} of them not ready" if len(nodes) < len(matching) else ""
+    message = f"{len(matching)} nodes match{lost}, {in_use} of {allocatable} accelerators are taken"
+    # Ready says that they were counted: a cluster need not have nodes of each class that it knows.
+    findings = [("Ready", is_true("Counted", message)), (HAS_NODES, _has_nodes(accelerator, len(nodes), allocatable))]
     return AcceleratorClassStatus(
         observed_generation=generation,
         conditions=merged(findings, accelerator.status.conditions, generation=generation, now=now),
@@ -63,6 +75,21 @@ def _status(
         allocatable=allocatable,
         in_use=in_use,
     )
+
+
+def _has_nodes(accelerator: AcceleratorClass, nodes: int, allocatable: int) -> Finding:
+    if nodes == 0:
+        return is_false("NoNodes", "no node that matches is ready")
+    resource = accelerator.spec.resource
+    if resource is not None and allocatable == 0:
+        return is_false("NothingAllocatable", f"no node offers {resource.name}; does its device plugin run?")
+    return is_true("NodesReady")
+
+
+def _is_ready(node: Object) -> bool:
+    """A node that stopped reporting keeps what it had allocatable, and nothing starts on it."""
+    conditions = objects(mapping(node, "status").get("conditions"))
+    return all(item.get("status") == "True" for item in conditions if item.get("type") == "Ready")
 
 
 def _matches(node: Object, selector: Mapping[str, str]) -> bool:

@@ -106,8 +106,6 @@ class Draft:
     now: datetime
     spec: OptimizedModelSpec | None = None
     accelerator_class: AcceleratorClass | None = None
-    ruled_out: frozenset[str] = frozenset()
-    """EngineBuilds whose failures ruled a class out: kept, so that it is not tried over and over."""
     rungs: tuple[Rung, ...] = ()
     pool: Pool | None = None
     """What a recipe search may try; None for a ladder."""

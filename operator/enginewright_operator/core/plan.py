@@ -8,23 +8,22 @@ from datetime import datetime
 from .acceptance import acceptance
 from .build import plan_build
 from .choice import choice
+from .class_choice import class_choice
 from .classes import plan_class
 from .disruption import disruption
 from .draft import Draft
 from .effects import Plan
 from .exposure import exposure
-from .recipes import recipes
 from .retention import retention
 from .rollout import rollout
 from .scaling import scaling
 from .snapshot import ModelSnapshot
-from .spread import spreading
 from .status import status
 
 Policy = Callable[[Draft], Draft]
 
 POLICIES: tuple[Policy, ...] = (
-    acceptance, spreading, recipes, choice, rollout, disruption, exposure, scaling, retention, status,
+    acceptance, class_choice, choice, rollout, disruption, exposure, scaling, retention, status,
 )  # fmt: skip
 
 

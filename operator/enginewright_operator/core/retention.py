@@ -18,7 +18,7 @@ def retention(draft: Draft) -> Draft:
 
 def _engine_builds(draft: Draft) -> list[Effect]:
     snapshot = draft.snapshot
-    used = {rung.build_name for rung in draft.rungs} | draft.ruled_out
+    used = {rung.build_name for rung in draft.rungs}
     used |= {engine.build_name for engine in running_engines(snapshot).values()}
     effects: list[Effect] = []
     for manifest in snapshot.owned_builds:

@@ -60,12 +60,11 @@ def status(draft: Draft) -> Draft:
 
 def _completed(draft: Draft) -> Draft:
     """Conditions that no policy came to: what they wait for."""
-    accepted = draft.accepted
     rest = {
         ACCEPTED: in_transition("Pending", "not looked at yet"),
-        BUILT: in_transition("Pending", "waiting for acceptance")
-        if accepted
-        else is_false("NotAccepted", "the spec is not accepted"),
+        BUILT: is_false("NotAccepted", "the spec is not accepted")
+        if _is_refused(draft)
+        else in_transition("Pending", "waiting for acceptance"),
         ROLLED_OUT: _not_rolled_out(draft),
         SERVABLE: in_transition("NoReadyReplica", "no engine has been ready yet"),
         AUTOSCALING: in_transition("Pending", "waiting for acceptance"),
@@ -73,9 +72,15 @@ def _completed(draft: Draft) -> Draft:
     return replace(draft, findings={**rest, **draft.findings})
 
 
+def _is_refused(draft: Draft) -> bool:
+    """As opposed to waiting for what acceptance needs to know."""
+    accepted = draft.findings.get(ACCEPTED)
+    return accepted is not None and accepted.status is FALSE
+
+
 def _not_rolled_out(draft: Draft) -> Finding:
     built = draft.findings.get(BUILT)
-    if not draft.accepted or (built is not None and built.status is FALSE):
+    if _is_refused(draft) or (built is not None and built.status is FALSE):
         return is_false("NoEngine", "there is no engine to roll out")
     return in_transition("WaitingForEngine", "rolled out when the engine is built")
 
@@ -128,7 +133,11 @@ def _active_status(
     if running is None:
         return None
     if previous is not None and _label(previous) == selected:
-        return previous.model_copy(update={"replicas": running.ready})
+        # One engine may run on several classes, where they do not differ in what an engine depends on.
+        on = target.accelerator_class if target is not None and _label(target) == selected else None
+        return previous.model_copy(
+            update={"replicas": running.ready, "accelerator_class": on or previous.accelerator_class}
+        )
     if running.ready == 0 and not draft.settled:
         return None
     return target if target is not None and _label(target) == selected else _recalled(draft, running)

@@ -19,10 +19,12 @@ from enginewright_cluster.port import (
     SERVICE,
     EventType,
     Kind,
+    Object,
     WatchEvent,
 )
 
-from ..core.reading import mapping, texts
+from ..core.classes import HAS_NODES
+from ..core.reading import mapping, objects, texts
 from .queueing import Key
 
 MANAGED = {"app.kubernetes.io/managed-by": MANAGED_BY}
@@ -48,7 +50,7 @@ class Triggers:
     """Knows which models ask for which classes, so that a new class wakes those that wait for it."""
 
     _classes_of: dict[Key, frozenset[str]] = field(default_factory=dict)
-    _class_generations: dict[str, int | None] = field(default_factory=dict)
+    _class_facts: dict[str, tuple[object, object]] = field(default_factory=dict)
 
     def keys(self, kind: Kind, event: WatchEvent) -> list[Key]:
         """Keys that have to be visited because of one change."""
@@ -77,16 +79,26 @@ class Triggers:
         return [key]
 
     def _waiting_for(self, event: WatchEvent) -> list[Key]:
-        """Models of a class whose facts changed; its counts change all the time and concern nobody."""
-        metadata = event.object["metadata"]
-        name, generation = metadata["name"], metadata.get("generation")
-        if event.type is EventType.DELETED:
-            self._class_generations.pop(name, None)
-        elif name in self._class_generations and self._class_generations[name] == generation:
-            return []
-        else:
-            self._class_generations[name] = generation
-        return [key for key, classes in self._classes_of.items() if name in classes]
+        """Models of a class whose facts changed, and those that list others beside it when its nodes come or go.
+
+        Its counts change all the time and concern nobody.
+        """
+        name = event.object["metadata"]["name"]
+        known, facts = self._class_facts.pop(name, None), _facts(event.object)
+        if event.type is not EventType.DELETED:
+            self._class_facts[name] = facts
+            if known == facts:
+                return []
+        only_nodes = event.type is not EventType.DELETED and known is not None and known[0] == facts[0]
+        least = 2 if only_nodes else 1
+        return [key for key, classes in self._classes_of.items() if name in classes and len(classes) >= least]
+
+
+def _facts(accelerator_class: Object) -> tuple[object, object]:
+    """Generation, and whether there are nodes (None before they were counted)."""
+    conditions = objects(mapping(accelerator_class, "status").get("conditions"))
+    has_nodes = next((item.get("status") for item in conditions if item.get("type") == HAS_NODES), None)
+    return accelerator_class["metadata"].get("generation"), has_nodes
 
 
 def _key(kind: Kind, event: WatchEvent) -> Key:

@@ -9,9 +9,9 @@ from enginewright_api.optimized_model import OptimizedModel
 from enginewright_cli.reporting import facts_of_model
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.choice import choice
+from enginewright_operator.core.class_choice import class_choice
 from enginewright_operator.core.effects import Create
 from enginewright_operator.core.judgement import judge_rung
-from enginewright_operator.core.recipes import recipes
 from tests.scenarios.evidence import evidence
 from tests.scenarios.models import model
 from tests.unit.operator.snapshots import drafted, snapshot
@@ -20,7 +20,7 @@ SPEC = {"optimization": {"profile": "Latency", "quantization": {"calibration": {
 
 
 def test_candidates_carry_the_figures_of_this_models_evidence_and_the_recipe_as_title() -> None:
-    draft = drafted(snapshot(SPEC), acceptance, recipes, choice)
+    draft = drafted(snapshot(SPEC), acceptance, class_choice, choice)
     manifest = next(effect.manifest for effect in draft.effects if isinstance(effect, Create))
     asked, other = evidence(draft.rungs[0].evidence.digest, speedup=3.5), evidence("e" * 64, drop=0.3, bound=0.4)
     measured = [{"requestDigest": one.request_digest, "quality": one.quality.wire(), "benchmark": one.benchmark.wire()}

@@ -6,7 +6,7 @@ import pytest
 
 from enginewright_api.support import BUILTIN_DATASETS
 from enginewright_operator.core.acceptance import acceptance
-from enginewright_operator.core.recipes import recipes
+from enginewright_operator.core.class_choice import class_choice
 from tests.unit.operator.snapshots import drafted, snapshot
 
 OPTIMIZATION = {
@@ -18,7 +18,7 @@ OPTIMIZATION = {
 
 @pytest.mark.parametrize(("task", "name"), [("Classification", "reviews-en"), ("Embedding", "news-en")])
 def test_a_task_without_rows_gets_those_that_judge_it(task: str, name: str) -> None:
-    draft = drafted(snapshot({"task": task, "optimization": OPTIMIZATION}), acceptance, recipes)
+    draft = drafted(snapshot({"task": task, "optimization": OPTIMIZATION}), acceptance, class_choice)
     accepted = draft.findings["Accepted"]
     assert accepted.holds, accepted.message
     recipe, evidence = draft.rungs[0].recipe, draft.rungs[0].evidence

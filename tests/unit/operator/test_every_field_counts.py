@@ -23,7 +23,7 @@ from enginewright_api.optimized_model import OptimizedModel
 from enginewright_api.recipe import BuildRequest
 from enginewright_api.validation import admit, problems
 from enginewright_operator.core.acceptance import acceptance
-from enginewright_operator.core.recipes import recipes
+from enginewright_operator.core.class_choice import class_choice
 from tests.scenarios.models import accelerator_class, gpu_class, model
 from tests.unit.operator.snapshots import drafted, snapshot
 
@@ -158,7 +158,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "quality.maxDrop": (f"{OPERATOR}.judgement", "quality.max_drop"),
         "quality.confidence": (f"{OPERATOR}.judgement", "quality.confidence"),
         "quality.samples": (f"{OPERATOR}.resolution", "quality.samples"),
-        "hardware.acceleratorClasses": (f"{OPERATOR}.acceptance", "hardware.accelerator_classes"),
+        "hardware.acceleratorClasses": (f"{OPERATOR}.class_choice", "hardware.accelerator_classes"),
         "replicas": (f"{OPERATOR}.rollout", "spec.replicas"),
         "scaling.mode": (SCALING, "scaling.mode"),
         "scaling.minReplicas": (SCALING, "scaling.min_replicas"),
@@ -187,7 +187,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "vendor": ("enginewright_serving.admission", "wanted.vendor"),
         "computeCapability": ("enginewright_serving.admission", "wanted.compute_capability"),
         "architecture": ("enginewright_serving.admission", "wanted.architecture"),
-        "formats": (f"{OPERATOR}.acceptance", "spec.formats"),
+        "formats": (f"{OPERATOR}.class_fitness", "spec.formats"),
         "resource.name": (PODS, "resource.name"),
         "resource.quantity": (PODS, "resource.quantity"),
         "resourceClaimTemplate": (PODS, "resource_claim_template"),
@@ -391,7 +391,7 @@ def test_a_refused_field_is_refused_by_name(field: str) -> None:
     sentences = problems(manifest)
     if not sentences:
         spec = admit(manifest)["spec"]
-        finding = drafted(snapshot(spec), acceptance, recipes).findings["Accepted"]
+        finding = drafted(snapshot(spec), acceptance, class_choice).findings["Accepted"]
         assert (finding.status, finding.reason) == ("False", "FeatureNotAvailable")
         sentences = [finding.message]
     named = field.replace("fallbacks[]", "fallbacks[0]")
@@ -411,14 +411,14 @@ def test_what_a_cpu_lacks_is_accepted_on_a_gpu(field: str) -> None:
         spec["parallelism"], count = {"tensor": 2}, 2
     hardware = {"acceleratorClasses": ["nvidia-l4"], "acceleratorsPerReplica": count}
     manifest = admit(model(**{**spec, "optimization": {"quantization": {"format": "FP16"}}, "hardware": hardware}))
-    finding = drafted(snapshot(manifest["spec"], classes=(gpu_class(),)), acceptance, recipes).findings["Accepted"]
+    finding = drafted(snapshot(manifest["spec"], classes=(gpu_class(),)), acceptance, class_choice).findings["Accepted"]
     assert finding.holds, finding.message
 
 
 def test_the_refusals_stand_alone() -> None:
     """The model that they are added to is accepted as it is."""
     assert problems(model()) == []
-    assert drafted(snapshot(admit(model())["spec"]), acceptance, recipes).findings["Accepted"].holds
+    assert drafted(snapshot(admit(model())["spec"]), acceptance, class_choice).findings["Accepted"].holds
 
 
 @pytest.mark.parametrize("field", SHOWN)

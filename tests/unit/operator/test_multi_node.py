@@ -14,12 +14,12 @@ from syrupy.assertion import SnapshotAssertion
 
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_operator.core.acceptance import acceptance
+from enginewright_operator.core.class_choice import class_choice
 from enginewright_operator.core.effects import RequeueAfter
-from enginewright_operator.core.recipes import recipes
 from enginewright_operator.core.render.groups import leader_worker_set
 from enginewright_operator.core.render.services import service
 from enginewright_operator.core.render.serving import Engine
-from enginewright_operator.core.spread import Spread, spread_of, spreading
+from enginewright_operator.core.spread import Spread, spread_of
 from tests.scenarios.evidence import artifact
 from tests.scenarios.groups import CRD
 from tests.scenarios.models import gpu_class, settings
@@ -144,7 +144,7 @@ def test_the_leader_knows_its_groups_hosts_and_alone_gets_requests() -> None:
 )
 def test_what_cannot_span_nodes_is_refused_by_name(spec: dict[str, Any], reason: str, words: str) -> None:
     found = snapshot(spec, classes=(gpu_class(acceleratorsPerNode=8),))
-    finding = drafted(found, acceptance, spreading, recipes).findings["Accepted"]
+    finding = drafted(found, acceptance, class_choice).findings["Accepted"]
     assert (finding.status, finding.reason) == ("False", reason)
     assert words in finding.message
 
@@ -152,21 +152,21 @@ def test_what_cannot_span_nodes_is_refused_by_name(spec: dict[str, Any], reason:
 def test_a_name_that_would_not_fit_is_refused() -> None:
     found = snapshot(spanning(), classes=(gpu_class(acceleratorsPerNode=8),))
     found.manifest["metadata"]["name"] = "a" * 39
-    finding = drafted(found, acceptance, spreading).findings["Accepted"]
+    finding = drafted(found, acceptance, class_choice).findings["Accepted"]
     assert finding.message.startswith("metadata.name: ")
     found.manifest["metadata"]["name"] = "a" * 38
-    assert drafted(found, acceptance, spreading).findings["Accepted"].holds
+    assert drafted(found, acceptance, class_choice).findings["Accepted"].holds
 
 
 def test_a_cluster_without_the_add_on_is_told_how_to_get_it() -> None:
     found = snapshot(spanning(), classes=(gpu_class(acceleratorsPerNode=8),), groups=None)
-    draft = drafted(found, acceptance, spreading, recipes)
+    draft = drafted(found, acceptance, class_choice)
     finding = draft.findings["Accepted"]
     assert (finding.status, finding.reason) == ("False", "LeaderWorkerSetNotInstalled")
     assert "kubectl apply --server-side --filename https://" in finding.message
     assert [effect for effect in draft.effects if isinstance(effect, RequeueAfter)], "it may come"
     assert not draft.rungs, "nothing is built for what cannot be served"
-    with_it = drafted(replace(found, groups=()), acceptance, spreading, recipes)
+    with_it = drafted(replace(found, groups=()), acceptance, class_choice)
     assert with_it.findings["Accepted"].holds
     on_one_node = snapshot(spanning(), classes=(gpu_class(acceleratorsPerNode=16),), groups=None)
-    assert drafted(on_one_node, acceptance, spreading, recipes).findings["Accepted"].holds
+    assert drafted(on_one_node, acceptance, class_choice).findings["Accepted"].holds

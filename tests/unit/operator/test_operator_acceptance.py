@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from enginewright_operator.core.acceptance import acceptance
-from enginewright_operator.core.recipes import recipes
+from enginewright_operator.core.class_choice import class_choice
 from tests.scenarios.models import accelerator_class, gpu_class, settings
 from tests.unit.operator.snapshots import drafted, snapshot
 
@@ -145,14 +145,14 @@ ACTED_ON: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize(("spec", "field"), NOT_AVAILABLE + WITHOUT_EFFECT, ids=str)
 def test_a_field_without_behaviour_is_refused_by_name(spec: dict[str, Any], field: str) -> None:
-    finding = drafted(snapshot(spec), acceptance, recipes).findings["Accepted"]
+    finding = drafted(snapshot(spec), acceptance, class_choice).findings["Accepted"]
     assert (finding.status, finding.reason) == ("False", "FeatureNotAvailable")
     assert f"{field}:" in finding.message or f"{field}." in finding.message
 
 
 @pytest.mark.parametrize("spec", ACTED_ON, ids=str)
 def test_a_field_with_behaviour_is_accepted(spec: dict[str, Any]) -> None:
-    finding = drafted(snapshot(spec), acceptance, recipes).findings["Accepted"]
+    finding = drafted(snapshot(spec), acceptance, class_choice).findings["Accepted"]
     assert finding.holds, finding.message
 
 
@@ -171,7 +171,7 @@ def test_a_canary_needs_a_gateway_that_gives_it_its_share() -> None:
 
 
 def test_a_malformed_object_is_refused_and_not_a_crash() -> None:
-    finding = drafted(snapshot({"quality": {"maxDrop": "much"}}), acceptance, recipes).findings["Accepted"]
+    finding = drafted(snapshot({"quality": {"maxDrop": "much"}}), acceptance, class_choice).findings["Accepted"]
     assert (finding.status, finding.reason) == ("False", "InvalidSpec")
     assert "quality.maxDrop" in finding.message
 
@@ -179,7 +179,7 @@ def test_a_malformed_object_is_refused_and_not_a_crash() -> None:
 def test_the_first_class_that_has_every_format_is_taken() -> None:
     poor = accelerator_class("poor", formats=["FP16"])
     spec = {"hardware": {"acceleratorClasses": ["poor", "cpu"]}}
-    draft = drafted(snapshot(spec, classes=(poor, accelerator_class())), acceptance, recipes)
+    draft = drafted(snapshot(spec, classes=(poor, accelerator_class())), acceptance, class_choice)
     assert draft.accepted
     assert draft.accelerator_class is not None
     assert draft.accelerator_class.metadata.name == "cpu"
@@ -187,14 +187,14 @@ def test_the_first_class_that_has_every_format_is_taken() -> None:
 
 def test_formats_that_no_class_has_are_named_with_what_there_is() -> None:
     spec = {"optimization": {"quantization": {"format": "FP8"}}}
-    finding = drafted(snapshot(spec), acceptance).findings["Accepted"]
+    finding = drafted(snapshot(spec), acceptance, class_choice).findings["Accepted"]
     assert finding.reason == "FormatNotSupported"
     assert "class cpu lacks FP8 (it has INT8, FP16, BF16)" in finding.message
 
 
 def test_the_plain_model_runs_on_any_class() -> None:
     spec = {"optimization": {"quantization": {"format": "None"}}}
-    draft = drafted(snapshot(spec, classes=(accelerator_class(formats=["FP16"]),)), acceptance, recipes)
+    draft = drafted(snapshot(spec, classes=(accelerator_class(formats=["FP16"]),)), acceptance, class_choice)
     assert draft.accepted
 
 
@@ -207,5 +207,5 @@ def test_a_missing_class_is_named_even_when_another_would_do() -> None:
 
 def test_a_backend_that_lacks_the_vendor_is_refused() -> None:
     spec = {"hardware": {"acceleratorClasses": ["nvidia-l4"]}, "engine": {"backend": "OpenVINO"}}
-    finding = drafted(snapshot(spec, classes=(gpu_class(),)), acceptance, recipes).findings["Accepted"]
+    finding = drafted(snapshot(spec, classes=(gpu_class(),)), acceptance, class_choice).findings["Accepted"]
     assert (finding.status, finding.reason) == ("False", "FeatureNotAvailable")

@@ -13,11 +13,11 @@ from enginewright_api.names import LABEL_EVIDENCE
 from enginewright_api.recipe import Toolchain
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.build import plan_build
+from enginewright_operator.core.class_choice import class_choice
 from enginewright_operator.core.cost import per_million_tokens
 from enginewright_operator.core.effects import Create, Plan
 from enginewright_operator.core.engine_builds import create_engine_build
 from enginewright_operator.core.plan import plan_model
-from enginewright_operator.core.recipes import recipes
 from enginewright_operator.core.snapshot import BuildSnapshot
 from tests.scenarios.evidence import benchmark, evidence, success
 from tests.scenarios.models import accelerator_class, settings
@@ -29,7 +29,7 @@ PRICED = accelerator_class(cost={"perHour": 3.6, "currency": "EUR"})
 def engine_build() -> dict[str, Any]:
     """The EngineBuild of the model's first rung, as the API server has it."""
     found = snapshot()
-    manifest = create_engine_build(found, drafted(found, acceptance, recipes).rungs[0]).manifest
+    manifest = create_engine_build(found, drafted(found, acceptance, class_choice).rungs[0]).manifest
     return {**manifest, "metadata": {**manifest["metadata"], "uid": "uid-2", "generation": 1, "resourceVersion": "1"}}
 
 

@@ -15,8 +15,9 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.engine_build import EngineBuild
 from enginewright_operator.core.acceptance import acceptance
+from enginewright_operator.core.class_choice import class_choice
 from enginewright_operator.core.engine_builds import create_engine_build
-from enginewright_operator.core.recipes import recipes, resolve_rungs
+from enginewright_operator.core.recipes import resolve_rungs
 from enginewright_operator.core.render.budgets import disruption_budget
 from enginewright_operator.core.render.jobs import build_job, recipe_config_map
 from enginewright_operator.core.render.services import service
@@ -152,7 +153,7 @@ def test_inputs_of_a_build_are_mounted_where_the_builder_looks() -> None:
 
 def test_service_and_batching(golden: SnapshotAssertion) -> None:
     found = snapshot({"batching": {"maxQueueDelayMicroseconds": 500}})
-    draft = drafted(found, acceptance, recipes)
+    draft = drafted(found, acceptance, class_choice)
     assert draft.spec is not None
     both = [
         service(found, "a" * 64, switched_at="2026-01-01T00:00:00Z"),

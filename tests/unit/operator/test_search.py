@@ -26,10 +26,10 @@ from enginewright_api.support import Support
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.candidates import Candidate, Pool, pool
 from enginewright_operator.core.choice import RUNGS_MOST, choice
+from enginewright_operator.core.class_choice import class_choice
 from enginewright_operator.core.effects import Create
 from enginewright_operator.core.engine_builds import create_engine_build
 from enginewright_operator.core.judgement import Judged, judge_rung
-from enginewright_operator.core.recipes import recipes
 from enginewright_operator.core.search import Search, Skipped, Trial, front, search
 from tests.scenarios.evidence import artifact, evidence
 from tests.scenarios.models import accelerator_class, model
@@ -333,7 +333,7 @@ def test_goals_are_ratios_to_the_baseline_measured_beside(profile: Profile) -> N
 
 def test_the_status_keeps_the_best_when_there_is_no_room_for_all() -> None:
     spec = {**model()["spec"], "optimization": {"profile": "Latency", "search": {"maxBuilds": 60}}}
-    draft = drafted(snapshot(spec), acceptance, recipes, choice)
+    draft = drafted(snapshot(spec), acceptance, class_choice, choice)
     created = [effect for effect in draft.effects if isinstance(effect, Create)]
     assert len(created) == 1
     assert draft.rung_statuses is not None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from enginewright_operator.core.acceptance import acceptance
+from enginewright_operator.core.class_choice import class_choice
 from enginewright_operator.core.drift import stamped
 from enginewright_operator.core.recipes import resolve_rungs
 from enginewright_operator.core.render.serving import Engine, deployment
@@ -135,7 +136,7 @@ def test_facts_of_the_class(change: dict[str, Any], another: bool) -> None:
 def test_the_toolchain_is_part_of_the_key() -> None:
     from enginewright_api.recipe import Toolchain
 
-    found = drafted(snapshot(), acceptance)
+    found = drafted(snapshot(), acceptance, class_choice)
     assert found.spec is not None
     assert found.accelerator_class is not None
     keys = {
@@ -146,4 +147,4 @@ def test_the_toolchain_is_part_of_the_key() -> None:
 
 
 def test_the_table_starts_from_a_spec_that_is_accepted() -> None:
-    assert drafted(snapshot(SPEC), acceptance).accepted
+    assert drafted(snapshot(SPEC), acceptance, class_choice).accepted
