@@ -11,7 +11,16 @@ from enginewright_api.errors import DeterministicError
 from enginewright_cli.options import StateOption, state_directory
 from enginewright_cli.output import console
 from enginewright_store import open_store
-from enginewright_store.bundle import LayoutReader, LayoutWriter, add_artifact, add_chart, install_artifacts
+from enginewright_store.bundle import (
+    ARTIFACT_TYPE,
+    CHART_TYPE,
+    REF_NAME,
+    LayoutReader,
+    LayoutWriter,
+    add_artifact,
+    add_chart,
+    install_artifacts,
+)
 from enginewright_store.garbage import HoldingKind, inventory
 from enginewright_store.store import Store
 
@@ -46,12 +55,14 @@ def bundle(
         with LayoutWriter(partial) as archive:
             for chosen in keys:
                 manifest = add_artifact(archive, opened, chosen)
-                console.print(f"artifact {chosen} ({manifest.size_bytes / 2**20:.1f} MiB)", markup=False)
+                size, builder = f"{manifest.size_bytes / 2**20:.1f} MiB", manifest.toolchain.digest
+                console.print(f"artifact {chosen} ({size}, made by {builder})", markup=False, soft_wrap=True)
             for package in chart or []:
-                console.print(add_chart(archive, package), markup=False)
+                add_chart(archive, package)
             for file in image or []:
-                for name in archive.merge(file):
-                    console.print(f"image {name}", markup=False)
+                archive.merge(file)
+        with LayoutReader(partial) as written:
+            _tell(written)
         partial.replace(output_file)
     finally:
         partial.unlink(missing_ok=True)
@@ -63,10 +74,20 @@ def unbundle(
     store: StoreOption = None,
     state: StateOption = None,
 ) -> None:
-    """Put a bundle's artifacts into a store. Images and chart: skopeo copy oci-archive:FILE:NAME docker://REGISTRY/..."""
+    """Put a bundle's artifacts into a store. Images and chart go to a registry by skopeo, see docs/airgap.md."""
     with LayoutReader(file) as archive:
         for key in install_artifacts(archive, open_store(store or state_directory(state).store_uri)):
             console.print(f"artifact {key}", markup=False)
+        _tell(archive)
+
+
+def _tell(archive: LayoutReader) -> None:
+    """Chart and images by name and digest: what the cluster on the other side will be told to run."""
+    for item in archive.manifests:
+        kind = {ARTIFACT_TYPE: "artifact", CHART_TYPE: "chart"}.get(item.get("artifactType", ""), "image")
+        if kind != "artifact":
+            name = item.get("annotations", {}).get(REF_NAME, "without a name")
+            console.print(f"{kind} {name} {item['digest']}", markup=False, soft_wrap=True)
 
 
 def _keys(store: Store, wanted: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import canonical_json
 from enginewright_store.bundle.layout import LayoutWriter
 
-CONFIG_TYPE = "application/vnd.cncf.helm.config.v1+json"
+CHART_TYPE = "application/vnd.cncf.helm.config.v1+json"
 CONTENT_TYPE = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 
 
@@ -20,8 +20,8 @@ def add_chart(bundle: LayoutWriter, package: Path) -> str:
     """A chart from `helm package`; its name and version. Raises DeterministicError InvalidChart."""
     facts = _facts(package)
     name = f"charts/{facts['name']}:{facts['version']}"
-    config = bundle.blob(canonical_json(facts), CONFIG_TYPE)
-    bundle.artifact(name, CONFIG_TYPE, [bundle.file(package, CONTENT_TYPE, {})], config)
+    config = bundle.blob(canonical_json(facts), CHART_TYPE)
+    bundle.artifact(name, CHART_TYPE, [bundle.file(package, CONTENT_TYPE, {})], config)
     return name
 
 

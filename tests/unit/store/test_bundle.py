@@ -123,8 +123,12 @@ def test_the_command_bundles_artifacts_chart_and_images(tmp_path: Path, engine: 
     assert done.returncode == 0, done.stderr
     with LayoutReader(Path(file)) as bundle:
         names = [item["annotations"]["org.opencontainers.image.ref.name"] for item in bundle.manifests]
+        digests = [item["digest"] for item in bundle.manifests]
     assert names == [f"artifacts/{KEY}", "charts/enginewright:0.1.0", "control:1"]
-    assert run("unbundle", file, "--store", there.uri).returncode == 0
+    told = [f"chart {names[1]} {digests[1]}", f"image {names[2]} {digests[2]}"]
+    assert done.stdout.splitlines()[1:3] == told
+    done = run("unbundle", file, "--store", there.uri)
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"artifact {KEY}", *told])
     assert read_manifest(there, KEY) is not None
     assert run("bundle", "--output-file", file, "--store", here.uri, "--key", "ffff").returncode == 1
 
