@@ -71,7 +71,7 @@ def platform(node: OwnCluster, images: dict[str, str], steps: Steps) -> Iterator
         # The node has two cores, and is not ours alone.
         "--set=operator.buildCpu=500m,operator.buildMemoryGiB=6,operator.drainSeconds=2",
     ]
-    platform = Platform(node, f"ew-{suffix}", system, models, tuple(values), steps)
+    platform = Platform(node, f"ew-{suffix}", system, models, tuple(values), steps, store)
     try:
         for namespace in (system, models):
             restricted_namespace(node, namespace, store)

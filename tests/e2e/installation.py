@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.kube.harness import Cluster, OwnCluster
@@ -47,6 +48,8 @@ class Platform:
     """Where the models are."""
     values: tuple[str, ...]
     steps: Steps
+    store: Path
+    """The folder of its artifacts, on this machine."""
 
     def get(self, *what: str) -> Object:
         """One object of the models' namespace, or a list of them."""
@@ -74,6 +77,16 @@ class Platform:
             command, self.release, chart, f"--namespace={self.namespace}", "--wait", "--timeout=240s",
             *ownership, *self.values,
         )  # fmt: skip
+
+
+def infer(url: str, sentence: str) -> list[float]:
+    """One embedding by KServe v2 over HTTP; `url` is a model's, up to its name."""
+    tensor = {"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": [sentence]}
+    answer = httpx.post(f"{url}/infer", json={"inputs": [tensor]}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    outputs = {item["name"]: item for item in answer.json()["outputs"]}
+    found: list[float] = outputs["embedding"]["data"]
+    return found
 
 
 def eventually(check: Callable[[], object], within_seconds: float, what: str) -> None:

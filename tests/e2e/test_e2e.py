@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from openai import OpenAI
@@ -20,7 +19,7 @@ from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.recipe import Toolchain
 from enginewright_operator.core.render.pods import CONTAINER_SECURITY, Volumes, devices, pod_spec, resources
 from enginewright_operator.core.settings import OperatorSettings, StoreAccess
-from tests.e2e.installation import MODEL, MODEL_FILE, Object, Platform, condition, eventually
+from tests.e2e.installation import MODEL, MODEL_FILE, Object, Platform, condition, eventually, infer
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("e2e")]
 
@@ -62,7 +61,7 @@ def test_the_serving_pod_admitted_what_was_signed(platform: Platform, model: Obj
 def test_the_service_answers_kserve_v2(platform: Platform, model: Object) -> None:
     url = f"http://{platform.address_of(MODEL, platform.models)}:8000/v2/models/{MODEL}"
     with platform.steps.timed("first answer through the Service"):
-        vectors = [_infer(url, sentence) for sentence in SENTENCES]
+        vectors = [infer(url, sentence) for sentence in SENTENCES]
     assert {len(vector) for vector in vectors} == {384}
     assert cosine(vectors[0], vectors[1]) > cosine(vectors[0], vectors[2]) + 0.2
 
@@ -73,7 +72,7 @@ def test_the_gateway_answers_the_official_client(platform: Platform, model: Obje
     with platform.steps.timed("first answer through the gateway"):
         answer = client.embeddings.create(model=MODEL, input=SENTENCES, encoding_format="float")
     for sentence, item in zip(SENTENCES, answer.data, strict=True):
-        assert cosine(item.embedding, _infer(service, sentence)) > 0.999
+        assert cosine(item.embedding, infer(service, sentence)) > 0.999
     assert answer.usage.prompt_tokens > len(SENTENCES)
 
 
@@ -113,7 +112,7 @@ def test_scaling_by_hand_adds_a_second_replica(platform: Platform, model: Object
     eventually(lambda: platform.get("optimizedmodel", MODEL)["status"]["replicas"] == 2, 20, "status.replicas is 2")
     assert len(platform.get("jobs")["items"]) == len(platform.items("jobs", component="builder")), "no other jobs"
     for address in set(_ready_addresses(platform)):
-        assert len(_infer(f"http://{address}:8000/v2/models/{MODEL}", SENTENCES[0])) == 384
+        assert len(infer(f"http://{address}:8000/v2/models/{MODEL}", SENTENCES[0])) == 384
 
 
 @pytest.fixture
@@ -235,16 +234,6 @@ SELDOM = {
     # One replica is what the traffic of these tests needs.
     "autoscaler": {("optimizedmodels/scale", "patch")},
 }  # fmt: skip
-
-
-def _infer(url: str, sentence: str) -> list[float]:
-    """One embedding by KServe v2 over HTTP."""
-    tensor = {"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": [sentence]}
-    answer = httpx.post(f"{url}/infer", json={"inputs": [tensor]}, timeout=30)
-    assert answer.status_code == 200, answer.text
-    outputs = {item["name"]: item for item in answer.json()["outputs"]}
-    found: list[float] = outputs["embedding"]["data"]
-    return found
 
 
 def _openai(platform: Platform) -> OpenAI:

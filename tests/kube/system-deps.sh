@@ -27,6 +27,7 @@ wanted="
   docker-registry            docker-registry
   buildah                    buildah
   debootstrap                debootstrap
+  skopeo                     skopeo
   libpython3.11
   prometheus                 promtool
 "
