@@ -139,6 +139,16 @@ class EngineStatus(ApiModel):
     replicas: int = Field(default=0, description="Ready replicas.")
 
 
+class ClassChoice(ApiModel):
+    """The accelerator class taken, and what it was taken from: it stays until that changes."""
+
+    taken: str = Field(description="Class.")
+    listed: Annotated[list[str], Field(max_length=16)] = Field(description="Classes of the spec then.")
+    too_small: Annotated[list[str], Field(max_length=16)] = Field(
+        default_factory=list, description="Those into which no build fitted."
+    )
+
+
 class Endpoints(ApiModel):
     """Where it answers."""
 
@@ -243,6 +253,7 @@ class OptimizedModelStatus(ApiModel):
     selector: str = Field(default="", description="Label selector of the serving pods, for the scale subresource.")
     active: EngineStatus | None = Field(default=None, description="The engine that serves.")
     target: EngineStatus | None = Field(default=None, description="The engine that is wanted.")
+    class_choice: ClassChoice | None = Field(default=None, description="Accelerator class taken.")
     endpoints: Endpoints | None = Field(default=None, description="Where it answers.")
     quality: QualityEvidence | None = Field(default=None, description="Quality of the target engine.")
     rungs: Annotated[list[RungStatus], Field(max_length=16)] = Field(default_factory=list, description="The ladder.")

@@ -8,13 +8,14 @@ have been gone for some minutes while replicas are missing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from enginewright_api.optimized_model import ClassChoice
+
 from .acceptance import ACCEPTED
-from .class_fitness import TOO_SMALL, Fitness, fitness, is_too_small
-from .conditions import TRUE, Finding, in_transition, is_false, is_true
+from .class_fitness import Fitness, fitness, is_too_small
+from .conditions import Finding, in_transition, is_false, is_true
 from .draft import Draft
 from .effects import Emit, RequeueAfter
 from .engines import running_engines
@@ -23,12 +24,11 @@ from .remaking import class_of, made_anew, runs_on
 GONE_SECONDS = 300.0
 """How long a class may be without nodes before models leave it: repaired and replaced nodes come back sooner."""
 _PENDING = "Pending"
-_SENTENCE = re.compile(r"class (?P<taken>[^ ;]+)(?: of (?P<listed>[^;]+))?(?:;|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What was decided before, read from the cluster."""
+    """What was decided before."""
 
     name: str
     listed: tuple[str, ...] | None = None
@@ -46,7 +46,7 @@ def class_choice(draft: Draft) -> Draft:
     if not any(look.able for look in looks):
         return _refused(draft, looks)
     if len(looks) == 1:
-        return made_anew(looks[0].draft.found(ACCEPTED, is_true("Valid", _sentence(looks, looks[0]))))
+        return made_anew(_taking(looks, looks[0]))
     before = _before(draft, looks)
     same = before is not None and _is_unchanged(draft, before, looks)
     known = before.too_small if before is not None and same else frozenset[str]()
@@ -57,7 +57,7 @@ def class_choice(draft: Draft) -> Draft:
         message = f"waiting until the nodes of class {uncounted.name} are counted"
         return draft.found(ACCEPTED, in_transition(_PENDING, message))
     taken = _anew(candidates) if kept is None else _moved(draft, candidates, kept)
-    found = made_anew(taken.draft.found(ACCEPTED, is_true("Valid", _sentence(looks, taken))))
+    found = made_anew(_taking(looks, taken))
     if before is not None and before.name != taken.name:
         return found.doing(_event(draft, before.name, taken, looks))
     return found.doing(RequeueAfter(left)) if taken is kept and (left := _left_seconds(draft, kept)) > 0 else found
@@ -115,21 +115,23 @@ def _is_missed(draft: Draft, look: Fitness) -> bool:
     return ready < draft.spec.replicas
 
 
-def _before(draft: Draft, looks: Sequence[Fitness]) -> Taken | None:
-    """What Accepted says; where that was lost, the class of the engine that serves, else of the builds under way.
+def _taking(looks: Sequence[Fitness], taken: Fitness) -> Draft:
+    choice = ClassChoice(
+        taken=taken.name,
+        listed=[look.name for look in looks],
+        too_small=[look.name for look in looks if look.too_small],
+    )
+    return replace(taken.draft, class_choice=choice).found(ACCEPTED, is_true("Valid", _sentence(looks, taken)))
 
-    The API has no field for the list that a class was taken from. A sentence that does not parse only means that a
-    change of the list, made in the same moment, is not noticed.
-    """
+
+def _before(draft: Draft, looks: Sequence[Fitness]) -> Taken | None:
+    """What the status says; where that was lost, the class of the engine that serves, else of the builds under way."""
     status, builds = draft.snapshot.status(), draft.snapshot.builds
-    accepted = next((item for item in status.conditions if item.type == ACCEPTED), None)
-    if accepted is not None and accepted.reason == _PENDING:
+    said = status.class_choice
+    if said is not None:
+        return Taken(said.taken, tuple(said.listed), frozenset(said.too_small))
+    if any(item.type == ACCEPTED and item.reason == _PENDING for item in status.conditions):
         return None
-    said = _SENTENCE.match(accepted.message) if accepted is not None and accepted.status is TRUE else None
-    if accepted is not None and said is not None:
-        listed = tuple((said["listed"] or said["taken"]).split(", "))
-        too_small = frozenset(name for name in listed if f"; {name}: {TOO_SMALL}" in accepted.message)
-        return Taken(said["taken"], listed, too_small)
     engines = sorted(running_engines(draft.snapshot).values(), key=lambda engine: (-engine.ready, engine.name))
     names = [*(engine.build_name for engine in engines), *(rung.engine_build for rung in status.rungs)]
     for build in [builds[name] for name in names if name in builds]:
@@ -140,7 +142,7 @@ def _before(draft: Draft, looks: Sequence[Fitness]) -> Taken | None:
 
 
 def _sentence(looks: Sequence[Fitness], taken: Fitness) -> str:
-    """`class b of a, b; a: no nodes since …`. Its beginning is read again by `_before`."""
+    """`class b of a, b; a: no nodes since …`."""
     if len(looks) == 1:
         return f"class {taken.name}"
     parts = [f"class {taken.name} of {', '.join(look.name for look in looks)}"]

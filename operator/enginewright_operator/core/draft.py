@@ -11,7 +11,7 @@ from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.engine_build import MeasuredEvidence
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.optimization import KvCacheFormat, PruningGranularity, QuantizationMethod
-from enginewright_api.optimized_model import Endpoints, LastFailure, OptimizedModelSpec, RungStatus
+from enginewright_api.optimized_model import ClassChoice, Endpoints, LastFailure, OptimizedModelSpec, RungStatus
 from enginewright_api.outcome import ArtifactReference
 from enginewright_api.recipe import AcceleratorFacts, Recipe
 from enginewright_api.rollout_status import RolloutStatus
@@ -106,6 +106,8 @@ class Draft:
     now: datetime
     spec: OptimizedModelSpec | None = None
     accelerator_class: AcceleratorClass | None = None
+    class_choice: ClassChoice | None = None
+    """Why it is that class."""
     rungs: tuple[Rung, ...] = ()
     pool: Pool | None = None
     """What a recipe search may try; None for a ladder."""

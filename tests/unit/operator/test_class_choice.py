@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from enginewright_cluster.objects.merge_patch import merge_patch
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.class_choice import GONE_SECONDS, class_choice
 from enginewright_operator.core.conditions import rfc3339
@@ -62,7 +63,7 @@ def lived(found: ModelSnapshot) -> ModelSnapshot:
     patch = next(effect.patch for effect in effects if isinstance(effect, PatchStatus))
     created = [effect.manifest for effect in effects if isinstance(effect, Create)]
     builds = {item["metadata"]["name"]: {**item, "metadata": {**item["metadata"], "uid": "uid-b"}} for item in created}
-    manifest = {**found.manifest, "status": {**found.manifest.get("status", {}), **patch}}
+    manifest = {**found.manifest, "status": merge_patch(found.manifest.get("status", {}), patch)}
     owned = tuple({**found.builds, **builds}.values())
     return replace(found, manifest=manifest, builds={**found.builds, **builds}, owned_builds=owned)
 
@@ -193,12 +194,11 @@ def test_a_class_that_can_no_longer_run_the_recipe_is_left_at_once() -> None:
     assert taken(chosen(later(before, (counted("fast", formats=["FP16"]), counted("slow"))))) == "slow"
 
 
-def test_a_sentence_that_was_lost_is_made_good_by_the_builds_under_way() -> None:
+def test_a_choice_that_was_lost_is_made_good_by_the_builds_under_way() -> None:
     before = lived(snapshot(BOTH, classes=classes(fast=0)))
-    conditions = [{**item, "message": "Valid"} for item in before.manifest["status"]["conditions"]]
-    forgetful = replace(
-        before, manifest={**before.manifest, "status": before.manifest["status"] | {"conditions": conditions}}
-    )
+    status = {**before.manifest["status"]}
+    assert status.pop("classChoice") == {"taken": "slow", "listed": ["fast", "slow"], "tooSmall": []}
+    forgetful = replace(before, manifest={**before.manifest, "status": status})
     assert taken(chosen(later(forgetful, classes()))) == "slow"
 
 
