@@ -25,7 +25,7 @@ async def pools(fake_world: World) -> World:
     """Two classes of different CPUs, each with a node."""
     for name in ("fast", "slow"):
         await give_class(fake_world, name, architecture=f"x86_64-{name}")
-        await give_node(fake_world, name)
+        await fake_world.give_node(name)
     return fake_world
 
 
@@ -34,21 +34,13 @@ async def alike(fake_world: World) -> World:
     """Two classes that differ in nothing that an engine depends on, the first with little memory."""
     for name, memory in (("fast", 8), ("slow", 64)):
         await give_class(fake_world, name, memoryGiB=memory)
-        await give_node(fake_world, name)
+        await fake_world.give_node(name)
     return fake_world
 
 
 async def give_class(world: World, name: str, **spec: Any) -> None:
     """A class whose nodes are those of the pool of its name."""
     await world.cluster.apply(accelerator_class(name, scheduling={"nodeSelector": {"pool": name}}, **spec))
-
-
-async def give_node(world: World, pool: str, *, ready: str = "True") -> None:
-    """A node of eight CPUs; `ready` Unknown: it has stopped to report."""
-    metadata = {"name": pool, "labels": {"pool": pool}}
-    await world.cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": metadata})
-    status = {"allocatable": {"cpu": "8"}, "conditions": [{"type": "Ready", "status": ready}]}
-    await world.cluster.patch_status(Ref(NODE, pool), status)
 
 
 async def take_node(world: World, pool: str, *, living: int = 0) -> None:
@@ -59,7 +51,7 @@ async def take_node(world: World, pool: str, *, living: int = 0) -> None:
 
 async def return_node(world: World, pool: str) -> None:
     """It is back."""
-    await give_node(world, pool)
+    await world.give_node(pool)
     world.kubelet.server = ready_server
     await world.wait_for(COUNTED_AFTER)
 
@@ -187,7 +179,7 @@ async def test_a_node_that_stopped_reporting_is_no_node(pools: World) -> None:
     await pools.apply(**BOTH)
     await pools.settle()
     await take_node(pools, "fast")
-    await give_node(pools, "fast", ready="Unknown")
+    await pools.give_node("fast", ready="Unknown")
     await long_gone(pools)
     assert await on(pools) == "slow"
 

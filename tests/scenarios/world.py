@@ -20,6 +20,7 @@ from enginewright_cluster.port import (
     ENGINE_BUILD,
     EVENT,
     JOB,
+    NODE,
     OPTIMIZED_MODEL,
     POD,
     SERVICE,
@@ -237,6 +238,13 @@ class World:
     async def give_class(self) -> None:
         """The class that always exists."""
         await self.cluster.apply(accelerator_class())
+
+    async def give_node(self, pool: str, *, ready: str = "True") -> None:
+        """The node of a pool, of eight CPUs; `ready` Unknown: it has stopped to report."""
+        metadata = {"name": pool, "labels": {"pool": pool}}
+        await self.cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": metadata})
+        status = {"allocatable": {"cpu": "8"}, "conditions": [{"type": "Ready", "status": ready}]}
+        await self.cluster.patch_status(Ref(NODE, pool), status)
 
     async def model(self, name: str = "search") -> Object:
         """A model as it stands."""

@@ -58,11 +58,15 @@ def climb(rehearsal: Rehearsal, *, store_uri: str, state: StateDirectory, quiet:
     outside (store, hub) stays away: that says nothing about a rung, and the next one would be less than was asked for.
     """
     builds: dict[str, Object] = {}
+    on = rehearsal.accepted
     with tempfile.TemporaryDirectory(prefix="enginewright-build-") as folder:
         while True:
             draft = _decided(rehearsal, builds)
             created = [effect.manifest for effect in draft.effects if isinstance(effect, Create)]
             _tell_last(draft, builds, told)
+            if draft.findings["Accepted"].message != on:
+                on = draft.findings["Accepted"].message
+                told(on)
             if draft.target is not None or not created:
                 return _climbed(draft, builds)
             told(draft.findings["Built"].message)

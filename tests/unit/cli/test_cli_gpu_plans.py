@@ -76,3 +76,39 @@ def test_what_the_gpu_lacks_is_said_at_once(tmp_path: Path) -> None:
         "format FP8 with method MinMax needs compute capability 8.9 or later; class nvidia-h100 has 8.6"
         in str(done.exception) + done.output
     )
+
+
+def test_the_class_taken_and_why_not_those_before_it(tmp_path: Path) -> None:
+    hardware = {"acceleratorClasses": ["nvidia-h100", "cpu"]}
+    item = model(optimization={"quantization": {"format": "INT8"}}, engine={"backend": "OpenVINO"}, hardware=hardware)
+    done = planned(tmp_path, item, "9.0")
+    assert done.exit_code == 0, done.output
+    said = (
+        "class cpu of nvidia-h100, cpu; nvidia-h100: hardware.acceleratorClasses: backend OpenVINO runs on vendor cpu"
+    )
+    assert said in done.stdout
+    both = model(optimization={"quantization": {"format": "FP16"}}, hardware=hardware)
+    assert "class nvidia-h100 of nvidia-h100, cpu." in planned(tmp_path, both, "9.0").stdout
+
+
+def test_the_nodes_that_a_cluster_counted(tmp_path: Path) -> None:
+    condition = {
+        "type": "HasNodes",
+        "status": "False",
+        "reason": "NoNodes",
+        "lastTransitionTime": "2026-05-04T09:12:00Z",
+    }
+    counted = gpu_class("nvidia-h100", computeCapability="9.0", formats=FORMATS) | {
+        "status": {"conditions": [condition]}
+    }
+    item = model(
+        optimization={"quantization": {"format": "FP16"}}, hardware={"acceleratorClasses": ["nvidia-h100", "cpu"]}
+    )
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all([counted, item]))
+    app = typer.Typer()
+    register(app)
+    given = {"ENGINEWRIGHT_HOME": str(tmp_path), "COLUMNS": "200"}
+    done = CliRunner().invoke(app, ["plan", "-f", str(tmp_path / "all.yaml")], env=given)
+    assert "class cpu of nvidia-h100, cpu; nvidia-h100: no nodes since 2026-05-04T09:12:00Z." in done.stdout, (
+        done.output
+    )

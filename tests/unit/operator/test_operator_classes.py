@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -40,6 +41,48 @@ def test_accelerators_are_counted_on_matching_nodes() -> None:
     status = counted(gpu_class(), pod("g1", "2"), pod("g2", "1"), pod("c1", "5"), pod("g1", "4", "Succeeded"))
     assert (status["nodes"], status["allocatable"], status["inUse"]) == (2, 12, 3)
     assert status["conditions"][0]["status"] == "True"
+
+
+def ready(node: dict[str, Any], status: str) -> dict[str, Any]:
+    """The node as it reports."""
+    return {**node, "status": {**node["status"], "conditions": [{"type": "Ready", "status": status}]}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "has_nodes", "reason", "counts"),
+    [
+        (NODES, "True", "NodesReady", (2, 12)),
+        ((ready(NODES[0], "Unknown"), ready(NODES[1], "True")), "True", "NodesReady", (1, 4)),
+        ((ready(NODES[0], "Unknown"), ready(NODES[1], "False")), "False", "NoNodes", (0, 0)),
+        (NODES[2:], "False", "NoNodes", (0, 0)),
+        (({**NODES[0], "status": {"allocatable": {"cpu": "8"}}},), "False", "NothingAllocatable", (1, 0)),
+    ],
+)
+def test_a_class_has_nodes_where_a_pod_could_run(
+    nodes: tuple[dict[str, Any], ...], has_nodes: str, reason: str, counts: tuple[int, int]
+) -> None:
+    manifest = gpu_class()
+    manifest["metadata"] |= {"uid": "u", "generation": 1}
+    (effect,) = plan_class(ClassSnapshot(manifest, nodes), NOW).effects
+    assert isinstance(effect, PatchStatus)
+    status = {"nodes": 0, "allocatable": 0, **effect.patch}
+    conditions = {item["type"]: item for item in status["conditions"]}
+    assert (conditions["HasNodes"]["status"], conditions["HasNodes"]["reason"]) == (has_nodes, reason)
+    assert (status["nodes"], status["allocatable"]) == counts
+    assert conditions["Ready"]["status"] == "True", "a cluster need not have nodes of each class"
+
+
+def test_since_when_a_class_has_no_nodes_is_told() -> None:
+    manifest = gpu_class()
+    manifest["status"] = counted(manifest)
+    later = NOW + timedelta(seconds=90)
+    for moment in (later, later + timedelta(seconds=60)):
+        for effect in plan_class(ClassSnapshot(manifest), moment).effects:
+            assert isinstance(effect, PatchStatus)
+            manifest["status"] |= dict(effect.patch)
+    conditions = {item["type"]: item for item in manifest["status"]["conditions"]}
+    assert conditions["HasNodes"]["lastTransitionTime"] == "2026-01-01T00:01:30Z"
+    assert conditions["Ready"]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
 
 
 def test_a_slice_of_a_device_counts_by_quantity() -> None:

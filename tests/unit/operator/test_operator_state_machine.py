@@ -25,6 +25,7 @@ from enginewright_cluster.port import (
     DEPLOYMENT,
     ENGINE_BUILD,
     JOB,
+    NODE,
     OPTIMIZED_MODEL,
     POD,
     SERVICE,
@@ -36,6 +37,7 @@ from enginewright_operator.shell import operator
 from tests.scenarios.evidence import evidence, failure, success
 from tests.scenarios.invariants import Invariants
 from tests.scenarios.kubelet import crashing_server, evicted, ready_server, unschedulable
+from tests.scenarios.models import accelerator_class
 from tests.scenarios.processes import Network, Process, Surroundings
 from tests.scenarios.virtual_time import LoopClock, VirtualTimeLoop
 from tests.scenarios.world import World
@@ -52,10 +54,12 @@ SPECS: list[dict[str, Any]] = [
     {"quality": {"maxDrop": 0.5}},
     {"quality": {"samples": 64}},
     {"hardware": {"acceleratorClasses": ["missing"]}},
+    {"hardware": {"acceleratorClasses": ["other", "cpu"]}},
     {"rollout": {"maxSurge": 0}},
     {"rollout": {"maxSurge": 3}},
 ]
 NAMES = ["one", "two"]
+OTHERS: dict[str, Any] = {"nodeSelector": {"pool": "other"}}
 PACE = build.WATCH_SECONDS, operator.COUNT_SECONDS, operator.RESYNC_SECONDS
 LONGEST_PAUSE_SECONDS = 1300
 """Longer than any pause of the operator."""
@@ -75,7 +79,7 @@ class Life(RuleBasedStateMachine):
         event_fault=st.sampled_from([None, *EVENT_FAULTS]),
     )
     def begin(self, seed: int, call_fault: Fault | None, event_fault: Fault | None) -> None:
-        """An empty cluster with the class `cpu`."""
+        """An empty cluster with the class `cpu` and its node, and the class `other` without one."""
         self.loop = VirtualTimeLoop()
         asyncio.set_event_loop(self.loop)
         self.seed = seed
@@ -92,6 +96,8 @@ class Life(RuleBasedStateMachine):
         self.good = self.law.reported(self.world.published())
         self.world.kubelet.builder = self.good
         self.loop.run(self.world.give_class())
+        self.loop.run(self.cluster.apply(accelerator_class("other", architecture="other", scheduling=OTHERS)))
+        self.loop.run(self.world.give_node("home"))
         self.surroundings = Surroundings(self.world)
         self.background = self.loop.create_task(self.surroundings.run())
         self.start()
@@ -138,6 +144,16 @@ class Life(RuleBasedStateMachine):
             self.loop.run(self.cluster.scale(Ref(OPTIMIZED_MODEL, name, "default"), replicas))
         except NotFoundError:
             return
+
+    @rule(seconds=st.sampled_from([0, 1300, 2600]))
+    def nodes_come_and_go(self, seconds: float) -> None:
+        """That of class `other`, as its autoscaler or its power supply likes."""
+        there = [item["metadata"]["name"] for item in self.loop.run(self.cluster.list(NODE))]
+        if "other" in there:
+            self.loop.run(self.cluster.delete(Ref(NODE, "other")))
+        else:
+            self.loop.run(self.world.give_node("other"))
+        self.wait(seconds)
 
     @rule(kind=st.sampled_from([SERVICE, DEPLOYMENT, JOB, POD, ENGINE_BUILD]))
     def somebody_deletes_a_child(self, kind: Any) -> None:
