@@ -14,10 +14,12 @@ import httpx
 import pytest
 import yaml
 
+from enginewright_api import metrics
 from tests.chart.rendering import CHART, MONITORED, Render, named
-from tests.chart.scraped import Programs, free_port, told_names, told_text
+from tests.chart.scraped import MODEL, Programs, free_port, told_names, told_text
 
 DASHBOARD: dict[str, Any] = json.loads((CHART / "files" / "dashboard.json").read_text())
+SCALED_OBJECT = CHART.parents[1] / "examples" / "keda" / "scaledobject.yaml"
 ALERTS = (CHART / "files" / "alerts.yaml").read_text()
 NAME = re.compile(r"\b(?:enginewright|nv|process)_[a-z0-9_]+\b")
 NO_SERVERS_HERE = {"Inferences in a batch", "Waiting in the server", "Failed inferences", "GPU"}
@@ -100,6 +102,16 @@ def test_every_query_is_answered_by_a_real_prometheus(prometheus: httpx.Client) 
         if not ask(prometheus, concrete) and title not in NO_SERVERS_HERE:
             empty.append((title, concrete))
     assert empty == []
+
+
+def test_keda_is_told_one_number_by_the_example(told: set[str], prometheus: httpx.Client) -> None:
+    (trigger,) = yaml.safe_load(SCALED_OBJECT.read_text())["spec"]["triggers"]
+    query = trigger["metadata"]["query"]
+    assert named_in(query) == {metrics.QUEUE_DEPTH, metrics.INFLIGHT}
+    assert named_in(query) <= told
+    assert len(ask(prometheus, query.replace("default/minilm", MODEL))) == 1
+    assert ask(prometheus, query) == [], "nothing is known of a model that is not there, and null is no number"
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
 
 
 def test_names_and_helps_follow_the_conventions() -> None:
