@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from enginewright_api.errors import FailureClass
-from enginewright_cluster.port import DEPLOYMENT, ENGINE_BUILD, NODE, OPTIMIZED_MODEL, SERVICE, Object, Ref
+from enginewright_cluster.port import (
+    ACCELERATOR_CLASS,
+    DEPLOYMENT,
+    ENGINE_BUILD,
+    NODE,
+    OPTIMIZED_MODEL,
+    SERVICE,
+    Object,
+    Ref,
+)
 from enginewright_operator.core.class_choice import GONE_SECONDS
 from tests.scenarios.evidence import failure
 from tests.scenarios.kubelet import Attempt, Builder, Server, ready_server, unschedulable
@@ -204,6 +213,21 @@ async def test_a_status_that_was_lost_does_not_move_a_model(pools: World) -> Non
     await pools.cluster.patch_status(Ref(OPTIMIZED_MODEL, "search", "default"), lost)
     await pools.settle()
     assert (await on(pools), built_for(pools)) == ("slow", ["slow"])
+
+
+async def test_a_class_that_is_deleted_for_a_while_does_not_move_a_model(pools: World) -> None:
+    await take_node(pools, "fast")
+    await pools.apply(**BOTH)
+    await pools.settle()
+    await return_node(pools, "fast")
+    await pools.cluster.delete(Ref(ACCELERATOR_CLASS, "fast"))
+    await pools.settle()
+    assert (await pools.condition("Stalled"))[:2] == ("True", "AcceleratorClassNotFound")
+    assert (await pools.condition("Servable"))[0] == "True"
+    await give_class(pools, "fast", architecture="x86_64-fast")
+    await pools.settle()
+    assert (await on(pools), built_for(pools)) == ("slow", ["slow"])
+    assert (await pools.condition("Ready"))[0] == "True"
 
 
 async def test_a_class_that_builds_find_too_small_is_left(pools: World) -> None:

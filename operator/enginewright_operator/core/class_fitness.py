@@ -19,8 +19,6 @@ from .recipes import recipes
 from .remaking import WILL_NOT_FIT, did_not_fit
 from .spread import spreading
 
-TOO_SMALL = "too small"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitness:
@@ -85,7 +83,7 @@ class Fitness:
         if not self.able:
             return self.refusal.message
         if self.too_small:
-            return f"{TOO_SMALL}: its builds ended with {WILL_NOT_FIT}"
+            return f"too small: its builds ended with {WILL_NOT_FIT}"
         if self.has_nodes is False:
             return f"no nodes since {self.without_nodes_since}"
         if self.has_room is False:

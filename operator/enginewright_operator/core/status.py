@@ -45,7 +45,7 @@ def status(draft: Draft) -> Draft:
         selector=selector,
         active=_active_status(draft, old, engines, selected.label, target),
         target=target,
-        class_choice=draft.class_choice,
+        class_choice=draft.class_choice or old.class_choice,
         endpoints=draft.endpoints,
         quality=draft.target.measured.quality if draft.target else (old.quality if target else None),
         rungs=list(draft.rung_statuses) if draft.rung_statuses is not None else old.rungs,
