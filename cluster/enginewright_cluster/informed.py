@@ -41,8 +41,8 @@ class Informed:
         self._indexed = frozenset(indexed_labels)
         self._doubtful: dict[Kind, dict[Ref, _Doubt]] = {kind: {} for kind in kinds}
         self._begun = {kind: asyncio.Event() for kind in kinds}
-        self._missing: dict[Kind, NotFoundError] = {}
-        """Kinds that the cluster did not know when their watch last tried to begin: an add-on that is not installed."""
+        self._missing: dict[Kind, tuple[str, str]] = {}
+        """Reason and message, for kinds that the cluster did not know when their watch last tried to begin (add-ons)."""
 
     async def begun(self) -> None:
         """Wait until the present of every kind is known, or that the cluster does not know the kind."""
@@ -64,7 +64,8 @@ class Informed:
     ) -> Sequence[Object]:
         """See `Cluster.list`. With labels, objects that the watch's own labels leave out are not ours to see."""
         if kind in self._missing:
-            raise self._missing[kind]
+            # A new one each time: an error that is raised again grows by the frames of each raise, and keeps them.
+            raise NotFoundError(*self._missing[kind])
         if not self._covers(kind, namespace, labels):
             return await self._cluster.list(kind, namespace=namespace, labels=labels)
         await self._settle_doubts(kind)
@@ -160,7 +161,7 @@ class Informed:
                 self._learn(kind, event)
                 yield event
         except NotFoundError as error:  # only ever the first list
-            self._missing[kind] = error
+            self._missing[kind] = (error.reason, error.message)
             self._begun[kind].set()
             raise
 

@@ -17,8 +17,8 @@ from .objects.following import Following
 from .objects.labels import selector_text
 from .port import EventType, Kind, Object, UnavailableError, WatchEvent
 
-PAGE_SIZE = 250
-"""Objects of a page; with their `managedFields` and as Python objects they take some ten megabytes."""
+PAGE_SIZE = 100
+"""Objects of a page: as Python objects, with `managedFields`, they take megabytes, and ten kinds begin at once."""
 WATCH_SECONDS = 290
 """About how long one watch request lasts; the server ends it, and the next goes on from there."""
 

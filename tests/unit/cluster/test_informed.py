@@ -253,9 +253,12 @@ async def test_a_kind_that_the_cluster_lacks_is_asked_for_by_its_watch_alone() -
         await anext(aiter(cluster.watch(CONFIG_MAP)))
     await asyncio.wait_for(cluster.begun(), 1)
     inner.asked = 0
+    depths = []
     for _ in range(3):
-        with pytest.raises(NotFoundError):
+        with pytest.raises(NotFoundError, match="ConfigMap is not served") as raised:
             await cluster.list(CONFIG_MAP)
+        depths.append(len(raised.traceback))
+    assert depths == depths[:1] * 3, "an error that is raised again would keep the frames of each time"
     assert inner.asked == 0
     inner.installed = True
     await inner.create(config())
