@@ -42,7 +42,7 @@ class Informed:
         self._doubtful: dict[Kind, dict[Ref, _Doubt]] = {kind: {} for kind in kinds}
         self._begun = {kind: asyncio.Event() for kind in kinds}
         self._missing: dict[Kind, tuple[str, str]] = {}
-        """Reason and message, for kinds that the cluster did not know when their watch last tried to begin (add-ons)."""
+        """Reason and message, of kinds that the cluster did not know when their watch last tried to begin."""
 
     async def begun(self) -> None:
         """Wait until the present of every kind is known, or that the cluster does not know the kind."""
