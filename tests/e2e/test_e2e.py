@@ -226,6 +226,8 @@ SELDOM = {
         ("services", "delete"), ("services", "get"),
         # Only while a canary gets a share.
         ("endpointslices", "list"),
+        # A class is in memory; it is asked for when it is gone, or when the outcome of a write is not known.
+        ("acceleratorclasses", "get"),
         # Read while a builder runs, if a visit falls into that time.
         ("pods/log", "get"),
         # Asked for by an admission plug-in that is off here.
