@@ -139,11 +139,12 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), replicas=st.integers(0, 4))
     def autoscaler_scales(self, name: str, replicas: int) -> None:
-        """Another number of replicas."""
+        """Another number of replicas; of two in one instant the operator may act on the first, so not that fast."""
         try:
             self.loop.run(self.cluster.scale(Ref(OPTIMIZED_MODEL, name, "default"), replicas))
         except NotFoundError:
             return
+        self.wait(1)
 
     @rule(seconds=st.sampled_from([0, 1300, 2600]))
     def nodes_come_and_go(self, seconds: float) -> None:
