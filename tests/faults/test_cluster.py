@@ -56,6 +56,7 @@ async def test_a_lost_node_costs_an_attempt_and_a_replica_for_a_while(
         good, world.kubelet.builder = world.kubelet.builder, lambda attempt: None
         await world.apply(**B)
         await until(lambda: _are(world, 2))
+        await until(lambda: _runs(world, "builder"))
         lost = await _pods(world, "builder")
         kube_crds.kubectl("delete", "pod", *lost, f"--namespace={kube_namespace}", "--force", "--grace-period=0")
         await until(lambda: _waits(world))
@@ -100,6 +101,10 @@ async def _pods(world: World, component: str) -> list[str]:
     labels = {"app.kubernetes.io/component": component}
     found = await world.cluster.list(POD, namespace=world.namespace, labels=labels)
     return [item["metadata"]["name"] for item in found if item["status"].get("phase") == "Running"]
+
+
+async def _runs(world: World, component: str) -> bool:
+    return bool(await _pods(world, component))
 
 
 async def _replaced(world: World, lost: list[str]) -> bool:

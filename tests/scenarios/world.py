@@ -224,6 +224,10 @@ class World:
                 found[f"{kind.kind}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
         return found
 
+    async def steady_versions(self) -> dict[str, str]:
+        """Likewise without pods: kubelets report on them when they like, and our programs have no right to write them."""
+        return {name: version for name, version in (await self.versions()).items() if not name.startswith("Pod/")}
+
     async def wait_for(self, seconds: float) -> None:
         """Let time pass, then settle."""
         self.clock.forward(seconds)

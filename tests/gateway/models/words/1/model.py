@@ -1,7 +1,7 @@
 """A tiny encoder with the interface of a served one: vectors derived from the text, one token a word.
 
 Words that steer it: `sleep=SECONDS` waits; `wait-for-cancel=FILE` waits until the request is cancelled and says so in
-FILE; `fail` raises.
+FILE, having made FILE.begun; `fail` raises.
 """
 
 import hashlib
@@ -25,10 +25,12 @@ def _obey(text: bytes, request) -> None:
         if word.startswith("sleep="):
             time.sleep(float(word.removeprefix("sleep=")))
         elif word.startswith("wait-for-cancel="):
+            told = pathlib.Path(word.removeprefix("wait-for-cancel="))
+            told.with_suffix(".begun").touch()
             deadline = time.monotonic() + 10
             while time.monotonic() < deadline:
                 if request.is_cancelled():
-                    pathlib.Path(word.removeprefix("wait-for-cancel=")).write_text("cancelled")
+                    told.write_text("cancelled")
                     return
                 time.sleep(0.02)
         elif word == "fail":
