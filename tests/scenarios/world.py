@@ -225,7 +225,7 @@ class World:
         return found
 
     async def steady_versions(self) -> dict[str, str]:
-        """Likewise without pods: kubelets report on them when they like, and our programs have no right to write them."""
+        """Likewise without pods: kubelets report on them when they like, and our programs may not write them."""
         return {name: version for name, version in (await self.versions()).items() if not name.startswith("Pod/")}
 
     async def wait_for(self, seconds: float) -> None:
