@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +22,22 @@ class StateDirectory:
     def default(cls) -> StateDirectory:
         """$ENGINEWRIGHT_HOME, or enginewright/ in the user's data folder (XDG)."""
         home = os.environ.get(ENVIRONMENT_VARIABLE)
-        if home:
-            return cls(Path(home).expanduser().absolute())
+        return cls(Path(home).expanduser().absolute()) if home else cls._of_user()
+
+    @classmethod
+    def _of_user(cls) -> StateDirectory:
         data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
         return cls(Path(data).expanduser().absolute() / "enginewright")
+
+    @property
+    def down_command(self) -> str:
+        """What stops its control plane, typed where this program was called."""
+        called = Path(sys.argv[0])
+        found = shutil.which(called.name) is not None or called.name != "enginewright"
+        words = ["enginewright" if found else str(called), "down"]
+        if self != self._of_user():
+            words += ["--state-dir", str(self.root)]
+        return shlex.join(words)
 
     @property
     def store_uri(self) -> str:

@@ -66,7 +66,7 @@ class Demo:
         asyncio.run(self._apply_and_show(document, running))
         if load:
             asyncio.run(self._load(document["metadata"]["name"], running))
-        _step("stop", "enginewright down   (objects and the engine stay; the next demo builds nothing)")
+        _step("stop", f"{self.state.down_command}   (objects and the engine stay; the next demo builds nothing)")
 
     async def _load(self, name: str, running: daemon.Running) -> None:
         cluster = open_cluster(self.state)

@@ -45,7 +45,7 @@ def holding_lock(state: StateDirectory, options: Options) -> Iterator[None]:
             raise DeterministicError(
                 "AlreadyRunning",
                 f"a control plane is running already (process {found.get('pid', '?')}, state in {state.root});"
-                " stop it with: enginewright down",
+                f" stop it with: {state.down_command}",
             ) from None
         lock.seek(0)
         lock.truncate()

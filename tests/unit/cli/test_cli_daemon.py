@@ -39,3 +39,18 @@ def test_a_port_of_another_gateway_is_not_taken_for_ours(tmp_path: Path, strange
     with pytest.raises(DeterministicError, match=rf"port {stranger} is in use .* --http-port"):
         daemon.start(state, Options(http_port=stranger, grpc_port=stranger + 1, scale_down_seconds=1.0))
     assert daemon.running(state) is None
+
+
+def test_what_stops_it_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ENGINEWRIGHT_HOME", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.argv", [".venv/bin/enginewright", "demo"])
+    of_user, own = StateDirectory.default(), StateDirectory(tmp_path / "my state")
+    assert of_user.down_command == ".venv/bin/enginewright down"
+    program = tmp_path / "enginewright"
+    program.touch(0o755)
+    assert of_user.down_command == "enginewright down"
+    assert own.down_command == f"enginewright down --state-dir '{tmp_path}/my state'"
+    monkeypatch.setenv("ENGINEWRIGHT_HOME", str(own.root))
+    assert StateDirectory.default().down_command == own.down_command, "another shell need not have the variable"
