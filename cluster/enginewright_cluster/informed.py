@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import dataclass
 from typing import Any
 
-from .object_cache import ObjectCache
+from .object_cache import ObjectCache, owner_uids
 from .objects.following import Key, key_of
 from .objects.labels import matches
 from .objects.metadata import normal, ref_of
@@ -82,7 +82,7 @@ class Informed:
         """Objects that name this uid as an owner. `kind` is one of `owned_kinds`."""
         if not self._covers(kind, namespace, None):
             items = await self._cluster.list(kind, namespace=namespace)
-            return [item for item in items if uid in _owners(item)]
+            return [item for item in items if uid in owner_uids(item)]
         await self._settle_doubts(kind)
         return self._caches[kind].owned(namespace, uid)
 
@@ -255,10 +255,6 @@ class _Doubt:
     times: int
     labels: Mapping[str, str]
     """By which few others are found with it."""
-
-
-def _owners(item: Object) -> set[str]:
-    return {owner.get("uid", "") for owner in item["metadata"].get("ownerReferences") or ()}
 
 
 def _key(ref: Ref) -> Key:

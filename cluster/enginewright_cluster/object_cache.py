@@ -144,7 +144,7 @@ class ObjectCache:
             if name in self._indexed:
                 yield (namespace, name, value)
         if self._by_owner:
-            for uid in {owner.get("uid", "") for owner in metadata.get("ownerReferences") or ()}:
+            for uid in owner_uids(item):
                 yield (namespace, _OWNER, uid)
 
     def _unpacked(self, packed: _Packed) -> Object:
@@ -167,6 +167,11 @@ class _Named(Mapping[str, Object]):
 
     def __len__(self) -> int:
         return len(self._keys)
+
+
+def owner_uids(item: Object) -> set[str]:
+    """Of all objects that own this one."""
+    return {owner.get("uid", "") for owner in item["metadata"].get("ownerReferences") or ()}
 
 
 def _version(item: Object) -> int:
