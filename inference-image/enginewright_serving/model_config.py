@@ -59,6 +59,7 @@ model_transaction_policy {{ decoupled: false }}
 
 MAX_REQUESTS = "max_requests"
 MAX_QUEUE_SIZE = "max_queue_size"
+STREAM_INTERVAL = "stream_interval"
 """Parameters of text generation: answers generated together, and those that may wait beyond them."""
 
 _GENERATION_INPUTS = (
@@ -134,7 +135,8 @@ instance_group [
 model_transaction_policy {{ decoupled: true }}
 parameters [
   {{ key: "{MAX_REQUESTS}" value: {{ string_value: "{_max_batch_size(engine, batching)}" }} }},
-  {{ key: "{MAX_QUEUE_SIZE}" value: {{ string_value: "{batching.max_queue_size}" }} }}
+  {{ key: "{MAX_QUEUE_SIZE}" value: {{ string_value: "{batching.max_queue_size}" }} }},
+  {{ key: "{STREAM_INTERVAL}" value: {{ string_value: "{batching.stream_interval or 1}" }} }}
 ]
 """
 

@@ -192,6 +192,7 @@ WRONG: tuple[Wrong, ...] = (
         ("preferredBatchSizes",),
     ),
     Wrong("queue-size", model(batching={"maxBatchSize": 8, "maxQueueSize": 4}), ("maxQueueSize",)),
+    Wrong("stream-interval", model(batching={"streamInterval": 4}), ("batching.streamInterval",)),
     Wrong("batch-continuous", model(batching={"mode": "Continuous"}), ("batching.mode", "TextGeneration")),
     Wrong("kv-cache", model(runtime={"kvCache": {}}), ("runtime.kvCache",)),
     Wrong("speculative", model(runtime={"speculativeDecoding": {"method": "NGram"}}), ("speculativeDecoding",)),

@@ -61,11 +61,14 @@ class Answer:
     """Of each prompt token, for an echo."""
     sampling: Sampling
     text: TokenText
-    streaming: bool
+    stream_interval: int | None
+    """Tokens in a chunk after the first, which comes as soon as it has text; None sends the answer whole."""
     began_seconds: float
     sender: Sender
     metrics: Metrics
     _shown: str = ""
+    _begun: bool = False
+    """Whether a chunk was sent."""
     _token_ids: list[int] = field(default_factory=list)
     _logprobs: list[float] = field(default_factory=list)
     _completion_tokens: int = 0
@@ -100,9 +103,15 @@ class Answer:
             finish_reason = STOP
         if finish_reason:
             self._measure()
-        if finish_reason or (self.streaming and self._shown):
+        if finish_reason or (self._shown and self._due()):
             self._send(finish_reason)
         return not self.text.stopped
+
+    def _due(self) -> bool:
+        """Whether what came since the last chunk makes one."""
+        if self.stream_interval is None:
+            return False
+        return not self._begun or len(self._token_ids) >= self.stream_interval
 
     def failed(self, message: str) -> None:
         """The engine cannot go on."""
@@ -134,5 +143,5 @@ class Answer:
                 logprobs=tuple(self._logprobs),
             )
         )
-        self._shown = ""
+        self._shown, self._begun = "", True
         self._token_ids, self._logprobs = [], []

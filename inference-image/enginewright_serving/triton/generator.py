@@ -25,7 +25,7 @@ from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError, EnginewrightError
 from enginewright_api.names import CALLERS_FAULT
 from enginewright_serving.activity import ACTIVITY_VARIABLE, Activity
-from enginewright_serving.model_config import MAX_QUEUE_SIZE, MAX_REQUESTS
+from enginewright_serving.model_config import MAX_QUEUE_SIZE, MAX_REQUESTS, STREAM_INTERVAL
 from enginewright_serving.threads import engine_threads
 from enginewright_serving.triton.answers import Answer, Chunk, Metrics
 from enginewright_serving.triton.chat_template import ChatTemplate
@@ -56,6 +56,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         max_requests = int(parameters[MAX_REQUESTS]["string_value"])
         self._most_answers = max_requests + int(parameters[MAX_QUEUE_SIZE]["string_value"])
+        self._stream_interval = int(parameters[STREAM_INTERVAL]["string_value"])
         limits = engine.limits.model_copy(update={"max_batch_size": max_requests})
         engine = engine.model_copy(update={"limits": limits})
         runner = load_generation_runner(folder, engine, engine_threads(os.environ))
@@ -115,7 +116,7 @@ class TritonPythonModel:
                 prompt_logprobs=scores,
                 sampling=wanted.sampling,
                 text=TokenText(self._tokenizer, wanted.stops),
-                streaming=wanted.streaming,
+                stream_interval=self._stream_interval if wanted.streaming else None,
                 began_seconds=began,
                 sender=sender,
                 metrics=metrics or self._metrics,

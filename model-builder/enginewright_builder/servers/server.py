@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from enginewright_api.errors import DeterministicError, TransientError
+from enginewright_api.serving_spec import Batching
 from enginewright_builder.processes import Children
 from enginewright_builder.resources import resident_bytes
 
@@ -71,14 +72,35 @@ class Server:
         self.ports, self._process = self._launch()
 
     @classmethod
-    def start(cls, engine: Path, *, name: str, scratch: Path, threads: int, children: Children) -> Server:
+    def start(
+        cls,
+        engine: Path,
+        *,
+        name: str,
+        scratch: Path,
+        threads: int,
+        children: Children,
+        batching: Batching | None = None,
+    ) -> Server:
         """Stage an engine folder and start serving it. Returns before it is ready."""
         folder = scratch / f"server-{name}-{time.monotonic_ns()}"
         folder.mkdir(parents=True)
         log = folder / "stage.log"
+        settings = folder / "batching.json"
+        settings.write_text((batching or Batching()).model_dump_json(by_alias=True, exclude_none=True))
         with log.open("wb") as stream:
             staging = children.start(
-                _program("stage", "--engine", str(engine), "--dest", str(folder / "repository"), "--model-name", name),
+                _program(
+                    "stage",
+                    "--engine",
+                    str(engine),
+                    "--dest",
+                    str(folder / "repository"),
+                    "--model-name",
+                    name,
+                    "--batching",
+                    str(settings),
+                ),
                 stdout=stream,
                 stderr=stream,
             )

@@ -150,6 +150,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "batching.maxQueueDelayMicroseconds": (TRITON, "batching.max_queue_delay_microseconds"),
         "batching.maxQueueSize": (GATEWAY, "batching.max_queue_size"),
         "batching.queueTimeoutMilliseconds": (GATEWAY, "batching.queue_timeout_milliseconds"),
+        "batching.streamInterval": (TRITON, "batching.stream_interval"),
         **_below("quality.dataset.", DATASET),
         "quality.dataset.columns.textPair": (ROWS, "columns.text_pair"),
         "quality.dataset.columns.label": (ROWS, "columns.label"),
