@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.utils import deterministic as fills
 
 from enginewright_api.errors import DeterministicError
 from enginewright_builder.compression.batches import Batch, batches
@@ -46,7 +47,7 @@ def train(
     Raises DeterministicError TrainingDiverged when a loss is not finite.
     """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(learning, lr=learning_rate, weight_decay=weight_decay, fused=True)
     warm_up = max(1, math.ceil(steps * _WARM_UP))
 
     def factor(done: int) -> float:
@@ -76,14 +77,16 @@ def train(
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
     """Inside, torch's own random numbers follow from `seed` and only deterministic kernels run."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.are_deterministic_algorithms_enabled(), fills.fill_uninitialized_memory
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True)
+        fills.fill_uninitialized_memory = False
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
+            torch.use_deterministic_algorithms(before[0])
+            fills.fill_uninitialized_memory = before[1]
 
 
 def quiet(fraction: float, message: str) -> None:
