@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +10,10 @@ import pytest
 import yaml
 
 from enginewright_cluster.port import Object
+from tests.gitops.conftest import Kstatus
 from tests.gitops.fixtures import HEALTH, health
 from tests.gitops.life import life
 
-HERE = Path(__file__).parent
 REWRITE = "python -m tests.gitops.fixtures"
 JUDGED = {
     # station: (Argo CD, kstatus)
@@ -46,28 +43,6 @@ def objects() -> dict[str, Object]:
     return found
 
 
-@pytest.fixture(scope="session")
-def kstatus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The upstream library in a program that reads objects."""
-    program = tmp_path_factory.mktemp("kstatus") / "kstatus"
-    settings = {
-        "CGO_ENABLED": "0",
-        "GOWORK": "off",
-        "GOTOOLCHAIN": "local",
-        "PATH": f"{os.environ['PATH']}:/usr/local/go/bin",
-    }
-    settings["GOFLAGS"] = "-mod=readonly -trimpath -buildvcs=false"  # as tests/kube: what it compiled is found again
-    command = ["go", "build", "-o", str(program), "."]
-    try:
-        built = subprocess.run(
-            command, cwd=HERE / "kstatus", env=os.environ | settings, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        pytest.skip("no Go: install 1.26 from https://go.dev/doc/install")
-    assert built.returncode == 0, built.stderr
-    return program
-
-
 @pytest.mark.parametrize("station", JUDGED)
 def test_argo_cd(objects: dict[str, Object], station: str) -> None:
     found = health(objects[station])
@@ -75,11 +50,8 @@ def test_argo_cd(objects: dict[str, Object], station: str) -> None:
     assert found["message"]
 
 
-def test_kstatus(objects: dict[str, Object], kstatus: Path) -> None:
-    ran = subprocess.run(
-        [kstatus], input=json.dumps(list(objects.values())), capture_output=True, text=True, check=True
-    )
-    found = [json.loads(line)["status"] for line in ran.stdout.splitlines()]
+def test_kstatus(objects: dict[str, Object], kstatus: Kstatus) -> None:
+    found = kstatus(list(objects.values()))
     assert dict(zip(objects, found, strict=True)) == {station: judged[1] for station, judged in JUDGED.items()}
 
 

@@ -82,3 +82,14 @@ def gpu_class(name: str = "nvidia-l4", **spec: Any) -> Object:
         },
     }
     return accelerator_class(name, **{**facts, "architecture": "", **spec})
+
+
+def kwok_class(name: str, **spec: Any) -> Object:
+    """An AcceleratorClass of the fake GPU nodes whose label `pool` is its name. No RuntimeClass is there."""
+    tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    return gpu_class(name, scheduling={"nodeSelector": {"pool": name}, "tolerations": tolerations}, **spec)
+
+
+def beside_kwok() -> OperatorSettings:
+    """Builders ask for more memory than a fake node has, which would end their Jobs by itself: they are played."""
+    return settings(builds=BuildLimits(memory_gib=4096.0, memory_most_gib=4096.0))

@@ -8,15 +8,10 @@ import contextlib
 from enginewright_cluster.kubernetes import KubernetesCluster
 from enginewright_cluster.port import ACCELERATOR_CLASS, DEPLOYMENT, ENDPOINT_SLICE, ENGINE_BUILD, POD, Ref
 from enginewright_operator.core.class_choice import GONE_SECONDS
-from enginewright_operator.core.settings import BuildLimits
 from tests.kube import harness as kube
-from tests.scenarios.models import PAUSE_SECONDS, gpu_class, settings
+from tests.scenarios.models import PAUSE_SECONDS, beside_kwok, kwok_class
 from tests.scenarios.test_several_classes import COUNTED_AFTER
 from tests.scenarios.world import Shifted, World
-
-TOLERATIONS = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-TOO_LARGE_GIB = 4096.0
-"""More than a fake node has, which would end a builder's Job by itself: builders wait, and are played."""
 
 
 async def test_a_model_whose_nodes_are_gone_moves_to_the_next_class(
@@ -25,20 +20,12 @@ async def test_a_model_whose_nodes_are_gone_moves_to_the_next_class(
     names = [f"{name}-{kube_namespace}" for name in ("absent", "fast", "slow")]
     absent, fast, slow = names
     cluster = await KubernetesCluster.from_kubeconfig(kube_crds.kubeconfig)
-    builds = BuildLimits(memory_gib=TOO_LARGE_GIB, memory_most_gib=TOO_LARGE_GIB)
-    world = World(
-        cluster,
-        clock=Shifted(),
-        operator_settings=settings(builds=builds),
-        real=True,
-        namespace=kube_namespace,
-    )
+    world = World(cluster, clock=Shifted(), operator_settings=beside_kwok(), real=True, namespace=kube_namespace)
     world.kubelet.server = lambda pod: {}  # the nodes speak for themselves
     try:
         with contextlib.ExitStack() as others, contextlib.ExitStack() as pool:
             for name, capability in zip(names, ("10.0", "9.0", "8.9"), strict=True):
-                scheduling = {"nodeSelector": {"pool": name}, "tolerations": TOLERATIONS}
-                await cluster.apply(gpu_class(name, computeCapability=capability, scheduling=scheduling))
+                await cluster.apply(kwok_class(name, computeCapability=capability))
             (lost,) = pool.enter_context(kube_crds.fake_gpu_nodes(1, labels={"pool": fast}))
             (left,) = others.enter_context(kube_crds.fake_gpu_nodes(1, labels={"pool": slow}))
             await world.apply(
