@@ -70,6 +70,8 @@ def platform(node: OwnCluster, images: dict[str, str], steps: Steps) -> Iterator
         "--set=gateway.allowAnonymous=true",
         # The node has two cores, and is not ours alone.
         "--set=operator.buildCpu=500m,operator.buildMemoryGiB=6,operator.drainSeconds=2",
+        # Its schedule is not for a test to wait for, and it must not come by itself meanwhile.
+        "--set=gc.enabled=true,gc.schedule=0 0 1 1 *,gc.keep=0,gc.graceHours=0",
     ]
     platform = Platform(node, f"ew-{suffix}", system, models, tuple(values), steps, store)
     try:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +105,30 @@ def test_an_upgrade_changes_nothing_that_serves(platform: Platform, model: Objec
     assert "AcceleratorClass" in kinds, "a first install's hook must have become part of the release"
 
 
+def test_the_collector_takes_what_nothing_uses_and_leaves_what_serves(platform: Platform, model: Object) -> None:
+    """The replica that the next test adds loads what is left."""
+    key = model["status"]["active"]["engineBuild"].removeprefix("eb-")
+    (served,) = (platform.store / "artifacts").glob(f"{key}*")
+    before = _files(served)
+    unused = served.with_name("0" * 64)
+    _copied(served, unused)
+    where = f"--namespace={platform.namespace}"
+    cron_job = f"{platform.release}-enginewright-gc"
+    with platform.steps.timed("garbage collection, from Job to report"):
+        platform.cluster.kubectl("create", "job", "collect", f"--from=cronjob/{cron_job}", where)
+        platform.cluster.kubectl("wait", "--for=condition=Complete", "job/collect", where, "--timeout=90s")
+    report = json.loads(platform.cluster.kubectl("logs", "job/collect", where).stdout)
+    found = {row["key"]: (row["verdict"], row["reason"]) for row in report["holdings"] if row["kind"] == "Artifact"}
+    assert found[served.name] == ("Keep", "in use")
+    assert found[unused.name] == ("Remove", "no object uses it")
+    assert report["removed"] == [unused.name]
+    assert not unused.exists()
+    assert _files(served) == before
+    shown = platform.cluster.kubectl("get", "pods", where, "--selector=job-name=collect", "--output=json").stdout
+    (pod,) = json.loads(shown)["items"]
+    assert (pod["spec"]["serviceAccountName"], pod["spec"]["nodeName"]) == (cron_job, "node-0")
+
+
 def test_scaling_by_hand_adds_a_second_replica(platform: Platform, model: Object) -> None:
     where = f"--namespace={platform.models}"
     manual = json.dumps({"spec": {"scaling": {"mode": "Manual", "objectives": None}}})
@@ -191,7 +218,7 @@ def test_deleting_the_model_leaves_nothing(platform: Platform, model: Object) ->
 
 
 def test_every_program_had_the_rights_it_needed_and_few_others(platform: Platform, model: Object) -> None:
-    accounts = {name: f"{platform.release}-enginewright-{name}" for name in ("operator", "gateway", "autoscaler")}
+    accounts = {name: f"{platform.release}-enginewright-{name}" for name in ("operator", "gateway", "autoscaler", "gc")}
     refused, used = [], {name: set[tuple[str, str]]() for name in accounts}
     with platform.cluster.audit_log.open() as lines:
         for line in lines:
@@ -209,7 +236,7 @@ def test_every_program_had_the_rights_it_needed_and_few_others(platform: Platfor
     assert all(used.values()), "each program asked the API server for something"
     unused = {name: sorted(_granted(platform, account) - used[name]) for name, account in accounts.items()}
     print("granted, not used:", json.dumps(unused, indent=1))  # noqa: T201 - for who tightens the roles
-    assert unused["gateway"] == []
+    assert unused["gateway"] == unused["gc"] == []
     assert set(unused["operator"]) <= SELDOM["operator"]
     assert set(unused["autoscaler"]) <= SELDOM["autoscaler"]
 
@@ -241,6 +268,19 @@ SELDOM = {
 def _openai(platform: Platform) -> OpenAI:
     address = platform.address_of(f"{platform.release}-enginewright-gateway", platform.namespace)
     return OpenAI(base_url=f"http://{address}:8000/v1", api_key="none", timeout=30, max_retries=0)
+
+
+def _files(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of writing of everything in it."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+def _copied(folder: Path, to: Path) -> None:
+    """The same engine under another key, with the owners that the builder's files have."""
+    shutil.copytree(folder, to)
+    for path in (to, *to.rglob("*")):
+        original = (folder / path.relative_to(to)).stat()
+        os.chown(path, original.st_uid, original.st_gid)
 
 
 def _ready_addresses(platform: Platform) -> list[str]:
