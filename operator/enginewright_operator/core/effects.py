@@ -95,6 +95,8 @@ class Plan:
     effects: tuple[Effect, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     """For logs: generation, build key."""
+    generation: int | None = None
+    """Of the model that it was made for; once that has another spec, nothing more of it is executed."""
 
     @property
     def writes(self) -> tuple[Effect, ...]:

@@ -34,7 +34,7 @@ def plan_model(snapshot: ModelSnapshot, now: datetime) -> Plan:
     draft = Draft(snapshot, now)
     for policy in POLICIES:
         draft = policy(draft)
-    return Plan(draft.effects, {"generation": str(snapshot.generation)})
+    return Plan(draft.effects, {"generation": str(snapshot.generation)}, snapshot.generation)
 
 
 __all__ = ["POLICIES", "plan_build", "plan_class", "plan_model"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from enginewright_api.errors import DeterministicError
 from enginewright_api.identity import digest_of
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "enginewright-operator"
 
+Outdated = Callable[[], Awaitable[bool]]
+"""Whether what a plan was made for is known to have changed since."""
+
 
 class Executor:
     """Turns effects into calls of the cluster port, in order; the first that fails ends the visit."""
@@ -37,13 +40,18 @@ class Executor:
         self._clock = clock
         self._counted = counted
 
-    async def execute(self, plan: Plan) -> float | None:
-        """Seconds after which to look again, if the plan says so. Raises what the cluster raised."""
+    async def execute(self, plan: Plan, outdated: Outdated) -> float | None:
+        """Seconds after which to look again, if the plan says so. Raises what the cluster raised.
+
+        A plan that is outdated before one of its writes ends there, to be made anew at once.
+        """
         again: list[float] = []
         for effect in plan.effects:
             if isinstance(effect, RequeueAfter):
                 again.append(effect.seconds)
                 continue
+            if await outdated():
+                return 0.0
             await self._write(effect)
             self._counted(type(effect).__name__)
         return min(again, default=None)

@@ -101,6 +101,13 @@ class Gatherer:
             traffic=await self._canary_traffic(key, manifest),
         )
 
+    async def is_outdated(self, key: Key, generation: int | None) -> bool:
+        """Whether the model is gone, or has another spec than that of a generation; None asks nothing."""
+        if generation is None:
+            return False
+        manifest = await self._get(Ref(OPTIMIZED_MODEL, key.name, key.namespace))
+        return manifest is None or int(manifest["metadata"].get("generation", 1)) != generation
+
     async def _workloads(
         self, key: Key, labels: Mapping[str, str]
     ) -> tuple[tuple[Object, ...], tuple[Object, ...] | None]:

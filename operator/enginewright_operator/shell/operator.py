@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 from enginewright_api.errors import EnginewrightError, TransientError
 from enginewright_api.names import LABEL_BUILD_KEY, LABEL_MODEL
@@ -100,7 +101,9 @@ class Operator:
         """Reconcile one key once. Answers when to look again. Raises what should be tried again later."""
         started = time.perf_counter()
         plan = await self._plan(key)
-        again = await self._executor.execute(plan) if plan is not None else None
+        again = None
+        if plan is not None:
+            again = await self._executor.execute(plan, partial(self._gatherer.is_outdated, key, plan.generation))
         if plan is not None and plan.writes:
             log.info("reconciled", extra={"key": str(key), "writes": len(plan.writes), **plan.labels})
         self._seen.visited(key.kind, time.perf_counter() - started)
