@@ -131,7 +131,8 @@ def test_the_collector_takes_what_nothing_uses_and_leaves_what_serves(platform: 
 
 def test_scaling_by_hand_adds_a_second_replica(platform: Platform, model: Object) -> None:
     where = f"--namespace={platform.models}"
-    manual = json.dumps({"spec": {"scaling": {"mode": "Manual", "objectives": None}}})
+    scaling = {"mode": "Manual", "minReplicas": None, "maxReplicas": None, "objectives": None}
+    manual = json.dumps({"spec": {"scaling": scaling}})
     platform.cluster.kubectl("patch", "optimizedmodel", MODEL, where, "--type=merge", f"--patch={manual}")
     with platform.steps.timed("kubectl scale 1 → 2, both ready"):
         platform.cluster.kubectl("scale", f"optimizedmodel/{MODEL}", "--replicas=2", where)
