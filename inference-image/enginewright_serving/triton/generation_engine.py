@@ -26,7 +26,10 @@ from enginewright_serving.triton.sampling import Sampling
 _HAND_OVER_SECONDS = 0.1
 """Longest that the next step waits for the last one's tokens to be passed on; a server that hangs stops no step."""
 
-_LOOK_FOR_LEAVERS_SECONDS = 0.1
+_COMPANY_SECONDS, _MOST_COMPANY_SECONDS = 0.001, 0.01
+"""Pause after which nobody else is coming, and the longest that the first of a batch waits for others."""
+
+_LOOK_FOR_LEAVERS_SECONDS = 0.25
 _IDLE_SECONDS = 0.25
 
 
@@ -62,6 +65,14 @@ class _Drop:
 class _Score:
     prompt: Sequence[int]
     done: Future[list[float]]
+
+
+class _Nothing:
+    """No order."""
+
+
+_NONE = _Nothing()
+_Order = _Add | _Drop | _Score | _Nothing | None
 
 
 class GenerationEngine:
@@ -130,14 +141,14 @@ class GenerationEngine:
         self._news.put(None)
 
     def _take_orders(self) -> bool:
-        """Everything ordered so far; waits while there is nothing to do. False at the end."""
-        wait = not self._runner.busy()
-        while True:
-            try:
-                order = self._orders.get(block=wait)
-            except queue.Empty:
-                return True
-            wait = False
+        """Everything ordered so far; waits while there is nothing to do. False at the end.
+
+        Who comes within moments of the first shares its step: alone, the first would hold all others up for one.
+        """
+        idle = not self._runner.busy()
+        order = self._orders.get() if idle else self._next(0.0)
+        company_until = time.monotonic() + _MOST_COMPANY_SECONDS if idle else 0.0
+        while order is not _NONE:
             if order is None:
                 return False
             if isinstance(order, _Drop):
@@ -147,6 +158,15 @@ class GenerationEngine:
                 self._score(order)
             else:
                 self._add(order)
+            order = self._next(_COMPANY_SECONDS if time.monotonic() < company_until else 0.0)
+        return True
+
+    def _next(self, seconds: float) -> _Order:
+        """The next order, if there is one within so many seconds."""
+        try:
+            return self._orders.get(timeout=seconds) if seconds else self._orders.get(block=False)
+        except queue.Empty:
+            return _NONE
 
     def _add(self, order: _Add) -> None:
         try:

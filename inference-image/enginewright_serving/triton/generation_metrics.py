@@ -28,7 +28,7 @@ class GenerationMetrics:
         self._utils = backend_utils
         self._families: list[Any] = []  # a family takes its metrics with it when it is collected
         self._load = RunnerLoad(0, 0, 0.0)
-        self._generated = 0
+        self._due: dict[int, tuple[Any, float]] = {}
         labels = {"model": model}
         aliases = {"model_name": model}
         self._running = [
@@ -59,22 +59,21 @@ class GenerationMetrics:
             if value != before:
                 for metric in metrics:
                     metric.set(value)
-        if load.steps > self._load.steps:
-            self._steps.increment(load.steps - self._load.steps)
-        for kind in ("drafted", "accepted") if load.drafted > self._load.drafted else ():
-            self._drafts[kind].increment(getattr(load, kind) - getattr(self._load, kind))
+        self._count(self._steps, load.steps - self._load.steps)
+        for kind in ("drafted", "accepted"):
+            self._count(self._drafts[kind], getattr(load, kind) - getattr(self._load, kind))
         self._load = load
-        generated, self._generated = self._generated, 0
-        if generated:
-            self._tokens["completion"].increment(generated)
+        due, self._due = self._due, {}
+        for metric, amount in due.values():
+            metric.increment(amount)
 
     def generated(self, tokens: int) -> None:
-        """Tokens came; told to the server with the next levels."""
-        self._generated += tokens
+        """Tokens came."""
+        self._count(self._tokens["completion"], tokens)
 
     def began(self, prompt_tokens: int, seconds: float) -> None:
         """An answer's first token came."""
-        self._tokens["prompt"].increment(prompt_tokens)
+        self._count(self._tokens["prompt"], prompt_tokens)
         self._observe(self._first, seconds, 1)
 
     def ended(self, completion_tokens: int, seconds_after_first: float) -> None:
@@ -102,8 +101,12 @@ class GenerationMetrics:
         self._families.append(family)
         return family
 
-    @staticmethod
-    def _observe(metrics: tuple[Any, Any], seconds: float, count: int) -> None:
+    def _observe(self, metrics: tuple[Any, Any], seconds: float, count: int) -> None:
         total, number = metrics
-        total.increment(seconds)
-        number.increment(count)
+        self._count(total, seconds)
+        self._count(number, count)
+
+    def _count(self, metric: Any, amount: float) -> None:
+        """Told to the server with the next levels: a message for each token would cost more than the token's."""
+        if amount:
+            self._due[id(metric)] = metric, self._due.get(id(metric), (metric, 0.0))[1] + amount

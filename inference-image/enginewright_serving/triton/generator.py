@@ -66,7 +66,8 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> None:
         """Queue each request; what is wrong with one is answered at once."""
         for request in requests:
-            sender = _Sender(request.get_response_sender(), self._token_bytes)
+            asked = frozenset(request.requested_output_names())
+            sender = _Sender(request.get_response_sender(), self._token_bytes, asked)
             try:
                 wanted = self._reader.read(partial(_value, request))
                 self._begin(wanted, sender)
@@ -158,9 +159,11 @@ class _UnderWay:
 class _Sender:
     """Sends a request's responses; the last one closes it. All of a request's answers share it."""
 
-    def __init__(self, sender: Any, token_bytes: TokenBytes) -> None:
+    def __init__(self, sender: Any, token_bytes: TokenBytes, asked: frozenset[str]) -> None:
         self._sender = sender
         self._token_bytes = token_bytes
+        self._asked = asked
+        """Names of the outputs that the client wants: all of them where it named none."""
         self._closed = False
         self.open = 1
         """Answers that have not ended."""
@@ -202,17 +205,19 @@ class _Sender:
         self.ended()
 
     def _tensors(self, chunk: Chunk) -> list[Any]:
-        tensors = [
-            _bytes("text_output", [chunk.text.encode()]),
-            _bytes("finish_reason", [chunk.finish_reason.encode()]),
-            _int("index", [chunk.index]),
-            _int("prompt_tokens", [chunk.prompt_tokens]),
-            _int("completion_tokens", [chunk.completion_tokens]),
-            _int("cached_tokens", [chunk.cached_tokens]),
-            _int("token_ids", chunk.token_ids),
-        ]
-        if chunk.with_logprobs:
+        texts = {"text_output": chunk.text, "finish_reason": chunk.finish_reason}
+        numbers = {
+            "index": (chunk.index,),
+            "prompt_tokens": (chunk.prompt_tokens,),
+            "completion_tokens": (chunk.completion_tokens,),
+            "cached_tokens": (chunk.cached_tokens,),
+            "token_ids": chunk.token_ids,
+        }
+        tensors = [_bytes(name, [text.encode()]) for name, text in texts.items() if name in self._asked]
+        tensors += [_int(name, values) for name, values in numbers.items() if name in self._asked]
+        if chunk.with_logprobs and "logprobs" in self._asked:
             tensors.append(pb_utils.Tensor("logprobs", np.array(chunk.logprobs, np.float32)))
+        if chunk.with_logprobs and "token_bytes" in self._asked:
             tensors.append(_bytes("token_bytes", [self._token_bytes.of(token) for token in chunk.token_ids]))
         return tensors
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 300.0
 _AT_ONCE = 8
+_STREAMED = ("text_output", "finish_reason", "completion_tokens")
+"""Outputs of a streamed answer: each costs the server something with every chunk."""
 _TYPES: Mapping[type, str] = {bytes: "BYTES", bool: "BOOL", int: "INT32", float: "FP32"}
 
 
@@ -104,7 +106,7 @@ class GenerationClient:
         wishes = [
             {"text_input": text.encode(), "sampling_param_max_tokens": max_tokens, "streaming": True} for text in texts
         ]
-        replies = self._ask(wishes, at_once=len(wishes))
+        replies = self._ask(wishes, at_once=len(wishes), outputs=_STREAMED)
         return [
             Generated(reply.completion_tokens, reply.first_seconds - reply.begun, reply.seconds - reply.begun)
             for reply in replies
@@ -121,8 +123,10 @@ class GenerationClient:
         half = text[: ends[(min(len(ends), most) - 1) // 2]]
         return whole, half
 
-    def _ask(self, wishes: Sequence[Mapping[str, Any]], *, at_once: int) -> list[_Reply]:
-        names = [self._send(wish) for wish in wishes[:at_once]]
+    def _ask(
+        self, wishes: Sequence[Mapping[str, Any]], *, at_once: int, outputs: Sequence[str] = ()
+    ) -> list[_Reply]:
+        names = [self._send(wish, outputs) for wish in wishes[:at_once]]
         for _ in wishes:
             try:
                 done = self._done.get(timeout=_TIMEOUT_SECONDS)
@@ -138,16 +142,17 @@ class GenerationClient:
                     "EngineFailed", f"engine {self._server.name} failed on a request: {error}"[:500]
                 )
             if len(names) < len(wishes):
-                names.append(self._send(wishes[len(names)]))
+                names.append(self._send(wishes[len(names)], outputs))
         with self._lock:
             return [self._replies.pop(name) for name in names]
 
-    def _send(self, wish: Mapping[str, Any]) -> str:
+    def _send(self, wish: Mapping[str, Any], outputs: Sequence[str]) -> str:
         name = str(next(self._numbers))
         with self._lock:
             self._replies[name] = _Reply(begun=time.perf_counter())
         inputs = [self._input(key, value) for key, value in wish.items()]
-        self._client.async_stream_infer(self._server.name, inputs, request_id=name)
+        wanted = [self._triton.InferRequestedOutput(output) for output in outputs] or None
+        self._client.async_stream_infer(self._server.name, inputs, outputs=wanted, request_id=name)
         return name
 
     def _input(self, name: str, value: object) -> Any:
@@ -173,8 +178,8 @@ class GenerationClient:
         reply.first_seconds = reply.first_seconds or now
         reply.token_ids += _numbers(result.as_numpy("token_ids"))
         reply.logprobs += _numbers(result.as_numpy("logprobs"))
-        reply.prompt_tokens = int(result.as_numpy("prompt_tokens")[0])
-        reply.completion_tokens = int(result.as_numpy("completion_tokens")[0])
+        (reply.prompt_tokens,) = _numbers(result.as_numpy("prompt_tokens")) or (0,)
+        (reply.completion_tokens,) = _numbers(result.as_numpy("completion_tokens"))
         if finish[0]:
             reply.seconds = now
             self._done.put(name)
