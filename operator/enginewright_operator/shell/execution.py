@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from enginewright_api.errors import DeterministicError
-from enginewright_api.identity import digest_of
-from enginewright_cluster.port import Cluster, ConflictError, NotFoundError, Object, Ref, kind_of
+from enginewright_cluster.port import Cluster, NotFoundError, Ref, kind_of
 
-from ..core.conditions import rfc3339
 from ..core.effects import (
     Apply,
     Create,
@@ -22,11 +19,8 @@ from ..core.effects import (
     Reference,
     RequeueAfter,
 )
-from .gathering import Clock
 
 log = logging.getLogger(__name__)
-
-COMPONENT = "enginewright-operator"
 
 Outdated = Callable[[], Awaitable[bool]]
 """Whether what a plan was made for is known to have changed since."""
@@ -35,9 +29,14 @@ Outdated = Callable[[], Awaitable[bool]]
 class Executor:
     """Turns effects into calls of the cluster port, in order; the first that fails ends the visit."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, counted: Callable[[str], None] = lambda effect: None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        tell: Callable[[Emit], Awaitable[None]],
+        counted: Callable[[str], None] = lambda effect: None,
+    ) -> None:
         self._cluster = cluster
-        self._clock = clock
+        self._tell = tell
         self._counted = counted
 
     async def execute(self, plan: Plan, outdated: Outdated) -> float | None:
@@ -72,51 +71,13 @@ class Executor:
             case Delete(reference, uid):
                 await self._delete(reference, uid)
             case Emit():
-                await self._emit(effect)
+                await self._tell(effect)
 
     async def _delete(self, reference: Reference, uid: str | None) -> None:
         try:
             await self._cluster.delete(_ref(reference), uid=uid)
         except NotFoundError:
             log.debug("already gone", extra={"object": reference.name})
-
-    async def _emit(self, event: Emit) -> None:
-        """Events are told once: their name says the occasion. One that is refused is logged, not retried."""
-        try:
-            await self._cluster.create(event_object(event, self._clock))
-        except ConflictError:
-            log.debug("event was told before", extra={"reason": event.reason})
-        except DeterministicError as error:
-            log.warning("event refused", extra={"reason": event.reason, "error": str(error)})
-
-
-def event_object(event: Emit, clock: Clock) -> Object:
-    """A core/v1 Event."""
-    metadata = event.about["metadata"]
-    namespace = metadata.get("namespace") or "default"
-    occasion = digest_of([metadata.get("uid", ""), event.reason, event.occasion])[:16]
-    now = rfc3339(clock())
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{metadata['name']}.{occasion}", "namespace": namespace},
-        "involvedObject": {
-            "apiVersion": event.about["apiVersion"],
-            "kind": event.about["kind"],
-            "name": metadata["name"],
-            "namespace": metadata.get("namespace", ""),
-            "uid": metadata.get("uid", ""),
-        },
-        "type": event.type,
-        "reason": event.reason,
-        "message": event.message[:1024],
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "count": 1,
-        "source": {"component": COMPONENT},
-        "reportingComponent": COMPONENT,
-        "reportingInstance": COMPONENT,
-    }
 
 
 def _ref(reference: Reference) -> Ref:

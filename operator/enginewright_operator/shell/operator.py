@@ -29,6 +29,7 @@ from .gateway_figures import GatewayFigures, TrafficLookup
 from .gathering import Clock, Gatherer, StoreLookup
 from .metrics import Metrics
 from .queueing import Key, Queue
+from .telling import Teller
 from .triggers import ADD_ONS, WATCHED, Triggers
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ RESYNC_SECONDS = 600.0
 """Every model is looked at this often, whatever the watches said."""
 COUNT_SECONDS = 60.0
 """How often the accelerators of a class are counted."""
+BEHIND_SECONDS = 2.0
+"""Visits that are later than this come before Events."""
 WATCH_PAUSE_SECONDS = 1.0
 ADD_ON_PAUSE_SECONDS = 60.0
 """How often it is looked whether a kind that the cluster lacks has come."""
@@ -75,9 +78,10 @@ class Operator:
         self._seen = metrics or Metrics()
         traffic = traffic or GatewayFigures(informed, settings.gateways)
         self._gatherer = Gatherer(informed, store, settings, clock, traffic)
-        self._executor = Executor(informed, clock, self._seen.wrote)
         self._triggers = Triggers()
         self.queue = Queue(self.visit, workers=workers, failed=self._failed, begun=self._begun)
+        self._teller = Teller(informed, clock, lambda: self.queue.late_seconds > BEHIND_SECONDS)
+        self._executor = Executor(informed, self._teller.tell, self._seen.wrote)
         self._seen.follow_queue(lambda: self.queue.depth, lambda: self.queue.oldest_seconds)
 
     async def run(self) -> None:
@@ -91,6 +95,7 @@ class Operator:
                 group.create_task(self._watch(kind, labels), name=f"watch-{kind.plural}")
             group.create_task(self._work(), name="queue")
             group.create_task(self._resync(), name="resync")
+            group.create_task(self._teller.run(), name="events")
 
     async def _work(self) -> None:
         """Nothing is decided before the present is known: a model without its children in view looks new."""

@@ -75,6 +75,11 @@ class Queue:
         return max(0.0, asyncio.get_running_loop().time() - min(self._due.values())) if self._due else 0.0
 
     @property
+    def late_seconds(self) -> float:
+        """As `oldest_seconds`, roughly and at no cost: keys whose visit has begun may count for a moment."""
+        return max(0.0, asyncio.get_running_loop().time() - self._heap[0][0]) if self._heap else 0.0
+
+    @property
     def idle(self) -> bool:
         """Nothing is being done and nothing is due now."""
         now = asyncio.get_running_loop().time()

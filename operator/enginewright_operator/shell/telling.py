@@ -1,0 +1,94 @@
+"""Kubernetes Events: told at once while the operator keeps up, after everything else while it is behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from enginewright_api.errors import DeterministicError, TransientError
+from enginewright_api.identity import digest_of
+from enginewright_cluster.port import Cluster, ConflictError, Object
+
+from ..core.conditions import rfc3339
+from ..core.effects import Emit
+from .gathering import Clock
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "enginewright-operator"
+MOST_WAITING = 10_000
+"""Events that wait at a time; the oldest go first."""
+
+
+class Teller:
+    """Sends Events. What waits is lost when the process ends: the conditions say the same for as long as they hold."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, behind: Callable[[], bool]) -> None:
+        """`behind`: whether visits are late. A new model has six Events, writes that nobody waits for."""
+        self._cluster = cluster
+        self._clock = clock
+        self._behind = behind
+        self._waiting: deque[Object] = deque(maxlen=MOST_WAITING)
+        self._came = asyncio.Event()
+
+    async def tell(self, event: Emit) -> None:
+        """Now, or when there is time for it. Raises TransientError when it is told now and the cluster is away."""
+        found = event_object(event, self._clock)
+        if not self._behind():
+            await self._send(found)
+            return
+        if len(self._waiting) == MOST_WAITING:
+            log.warning("event dropped: too many wait", extra={"reason": self._waiting[0]["reason"]})
+        self._waiting.append(found)
+        self._came.set()
+
+    async def run(self) -> None:
+        """Tell what waits, one at a time, until cancelled."""
+        while True:
+            while self._waiting:
+                try:
+                    await self._send(self._waiting.popleft())
+                except TransientError as error:
+                    log.warning("event lost", extra={"error": str(error)})
+            self._came.clear()
+            await self._came.wait()
+
+    async def _send(self, event: Object) -> None:
+        """Events are told once: their name says the occasion. One that is refused is logged, not retried."""
+        try:
+            await self._cluster.create(event)
+        except ConflictError:
+            log.debug("event was told before", extra={"reason": event["reason"]})
+        except DeterministicError as error:
+            log.warning("event refused", extra={"reason": event["reason"], "error": str(error)})
+
+
+def event_object(event: Emit, clock: Clock) -> Object:
+    """A core/v1 Event."""
+    metadata = event.about["metadata"]
+    namespace = metadata.get("namespace") or "default"
+    occasion = digest_of([metadata.get("uid", ""), event.reason, event.occasion])[:16]
+    now = rfc3339(clock())
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{metadata['name']}.{occasion}", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": event.about["apiVersion"],
+            "kind": event.about["kind"],
+            "name": metadata["name"],
+            "namespace": metadata.get("namespace", ""),
+            "uid": metadata.get("uid", ""),
+        },
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:1024],
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": COMPONENT,
+    }

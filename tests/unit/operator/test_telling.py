@@ -1,0 +1,76 @@
+"""Events come at once while the operator keeps up, and after all else, in order, while it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+
+from enginewright_api.errors import TransientError
+from enginewright_cluster.fake import FakeCluster
+from enginewright_cluster.port import EVENT, Object
+from enginewright_operator.core.effects import Emit
+from enginewright_operator.shell.telling import Teller
+
+MODEL: Object = {
+    "apiVersion": "enginewright.io/v1alpha1",
+    "kind": "OptimizedModel",
+    "metadata": {"name": "search", "namespace": "default", "uid": "1"},
+}
+
+
+def emit(reason: str) -> Emit:
+    return Emit(about=MODEL, type="Normal", reason=reason, message="as told", occasion=reason)
+
+
+class Flaky(FakeCluster):
+    """Loses the first Event it is given."""
+
+    lost = 0
+
+    async def create(self, manifest: Object, **rest: str) -> Object:
+        """As the port's."""
+        if not self.lost:
+            self.lost = 1
+            raise TransientError("ApiServerAway", "connection refused")
+        return await super().create(manifest, **rest)
+
+
+async def reasons(cluster: FakeCluster) -> set[str]:
+    return {event["reason"] for event in await cluster.list(EVENT, namespace="default")}
+
+
+def teller(cluster: FakeCluster, *, behind: bool) -> Teller:
+    return Teller(cluster, lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: behind)
+
+
+async def work(sender: Teller) -> None:
+    """Long enough for all that waits."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await sender.run()
+
+
+async def test_an_event_is_told_at_once() -> None:
+    cluster = FakeCluster()
+    await teller(cluster, behind=False).tell(emit("Built"))
+    assert await reasons(cluster) == {"Built"}
+
+
+async def test_events_wait_while_visits_are_late() -> None:
+    cluster = FakeCluster()
+    sender = teller(cluster, behind=True)
+    for reason in ("Accepted", "Built", "Built"):
+        await sender.tell(emit(reason))
+    assert await reasons(cluster) == set()
+    await work(sender)
+    assert await reasons(cluster) == {"Accepted", "Built"}
+
+
+async def test_one_that_is_lost_does_not_hold_up_others() -> None:
+    cluster = Flaky()
+    sender = teller(cluster, behind=True)
+    for reason in ("Accepted", "Built"):
+        await sender.tell(emit(reason))
+    await work(sender)
+    assert await reasons(cluster) == {"Built"}
