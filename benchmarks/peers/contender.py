@@ -39,7 +39,8 @@ class Contender:
 
 EAGER = Contender("PyTorch eager", "pytorch", "eager")
 OURS = Contender("Enginewright INT8", _OURS, "int8")
-OURS_EXACT = Contender("Enginewright FP32", _OURS, "fp32")
+OURS_EXACT = (Contender("Enginewright FP32", _OURS, "fp32"), Contender("Enginewright BF16", _OURS, "bf16"))
+"""The second where the processor multiplies bf16."""
 PEERS = (
     Contender("torch.compile", "pytorch", "compile", padded=True),
     Contender("Optimum, ONNX Runtime fp32", "optimum_onnxruntime", "fp32", "optimum-onnx"),
