@@ -71,7 +71,6 @@ class _Nothing:
     """No order."""
 
 
-_NONE = _Nothing()
 _Order = _Add | _Drop | _Score | _Nothing | None
 
 
@@ -148,7 +147,7 @@ class GenerationEngine:
         idle = not self._runner.busy()
         order = self._orders.get() if idle else self._next(0.0)
         company_until = time.monotonic() + _MOST_COMPANY_SECONDS if idle else 0.0
-        while order is not _NONE:
+        while not isinstance(order, _Nothing):
             if order is None:
                 return False
             if isinstance(order, _Drop):
@@ -166,7 +165,7 @@ class GenerationEngine:
         try:
             return self._orders.get(timeout=seconds) if seconds else self._orders.get(block=False)
         except queue.Empty:
-            return _NONE
+            return _Nothing()
 
     def _add(self, order: _Add) -> None:
         try:

@@ -123,9 +123,7 @@ class GenerationClient:
         half = text[: ends[(min(len(ends), most) - 1) // 2]]
         return whole, half
 
-    def _ask(
-        self, wishes: Sequence[Mapping[str, Any]], *, at_once: int, outputs: Sequence[str] = ()
-    ) -> list[_Reply]:
+    def _ask(self, wishes: Sequence[Mapping[str, Any]], *, at_once: int, outputs: Sequence[str] = ()) -> list[_Reply]:
         names = [self._send(wish, outputs) for wish in wishes[:at_once]]
         for _ in wishes:
             try:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from enginewright_api.errors import DeterministicError, TransientError
-from enginewright_serving.triton.generation_engine import GenerationEngine
+from enginewright_serving.triton.generation_engine import _LOOK_FOR_LEAVERS_SECONDS, GenerationEngine
 from enginewright_serving.triton.generation_runner import NewTokens, RunnerLoad
 from enginewright_serving.triton.sampling import Sampling
 
@@ -124,8 +124,9 @@ def test_the_load_is_told_until_nothing_runs() -> None:
     runner = Counting()
     engine = GenerationEngine(runner, loads.append)
     answer = Collected()
-    engine.submit([1], sampling(200), answer)
-    assert answer.done.wait(5)
+    engine.submit([1], sampling(10**6), answer)
+    time.sleep(2 * _LOOK_FOR_LEAVERS_SECONDS)
+    answer.gone = True
     deadline = time.monotonic() + 5
     while not loads or loads[-1].running:
         assert time.monotonic() < deadline
