@@ -39,7 +39,7 @@ RESYNC_SECONDS = 600.0
 COUNT_SECONDS = 60.0
 """How often the accelerators of a class are counted."""
 BEHIND_SECONDS = 2.0
-"""Visits that are later than this come before Events."""
+"""Visits that are later than this do not wait for Events."""
 WATCH_PAUSE_SECONDS = 1.0
 ADD_ON_PAUSE_SECONDS = 60.0
 """How often it is looked whether a kind that the cluster lacks has come."""

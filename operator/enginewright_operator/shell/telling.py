@@ -1,4 +1,4 @@
-"""Kubernetes Events: told at once while the operator keeps up, after everything else while it is behind."""
+"""Kubernetes Events: told at once while the operator keeps up, one at a time beside its visits while it is behind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Teller:
         self._came = asyncio.Event()
 
     async def tell(self, event: Emit) -> None:
-        """Now, or when there is time for it. Raises TransientError when it is told now and the cluster is away."""
+        """Now, or in its turn when visits are late. Raises TransientError when it is told now and the cluster is away."""
         found = event_object(event, self._clock)
         if not self._behind():
             await self._send(found)

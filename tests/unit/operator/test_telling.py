@@ -1,4 +1,4 @@
-"""Events come at once while the operator keeps up, and after all else, in order, while it does not."""
+"""Events come at once while the operator keeps up; while it does not, they hold up no visit."""
 
 from __future__ import annotations
 
