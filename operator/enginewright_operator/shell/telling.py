@@ -34,7 +34,7 @@ class Teller:
         self._came = asyncio.Event()
 
     async def tell(self, event: Emit) -> None:
-        """Now, or in its turn when visits are late. Raises TransientError when it is told now and the cluster is away."""
+        """Now, or in its turn when visits are late. Raises TransientError when the cluster is away now."""
         found = event_object(event, self._clock)
         if not self._behind():
             await self._send(found)
