@@ -1,4 +1,4 @@
-"""Kubernetes Events: told at once while the operator keeps up, one at a time beside its visits while it is behind."""
+"""Kubernetes Events: told at once while the operator keeps up, one a second while it is behind."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from .gathering import Clock
 log = logging.getLogger(__name__)
 
 COMPONENT = "enginewright-operator"
+PAUSE_SECONDS = 1.0
+"""Between Events while visits are late."""
 MOST_WAITING = 10_000
 """Events that wait at a time; the oldest go first."""
 
@@ -48,6 +50,8 @@ class Teller:
         """Tell what waits, one at a time, until cancelled."""
         while True:
             while self._waiting:
+                if self._behind():
+                    await asyncio.sleep(PAUSE_SECONDS)
                 try:
                     await self._send(self._waiting.popleft())
                 except TransientError as error:

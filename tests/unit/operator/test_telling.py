@@ -40,8 +40,8 @@ async def reasons(cluster: FakeCluster) -> set[str]:
     return {event["reason"] for event in await cluster.list(EVENT, namespace="default")}
 
 
-def teller(cluster: FakeCluster, *, behind: bool) -> Teller:
-    return Teller(cluster, lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: behind)
+def teller(cluster: FakeCluster, late: list[bool]) -> Teller:
+    return Teller(cluster, lambda: datetime(2026, 1, 1, tzinfo=UTC), lambda: late[-1])
 
 
 async def work(sender: Teller) -> None:
@@ -53,24 +53,29 @@ async def work(sender: Teller) -> None:
 
 async def test_an_event_is_told_at_once() -> None:
     cluster = FakeCluster()
-    await teller(cluster, behind=False).tell(emit("Built"))
+    await teller(cluster, [False]).tell(emit("Built"))
     assert await reasons(cluster) == {"Built"}
 
 
 async def test_events_wait_while_visits_are_late() -> None:
     cluster = FakeCluster()
-    sender = teller(cluster, behind=True)
+    late = [True]
+    sender = teller(cluster, late)
     for reason in ("Accepted", "Built", "Built"):
         await sender.tell(emit(reason))
+    await work(sender)
     assert await reasons(cluster) == set()
+    late.append(False)
     await work(sender)
     assert await reasons(cluster) == {"Accepted", "Built"}
 
 
 async def test_one_that_is_lost_does_not_hold_up_others() -> None:
     cluster = Flaky()
-    sender = teller(cluster, behind=True)
+    late = [True]
+    sender = teller(cluster, late)
     for reason in ("Accepted", "Built"):
         await sender.tell(emit(reason))
+    late.append(False)
     await work(sender)
     assert await reasons(cluster) == {"Built"}
