@@ -6,7 +6,7 @@ What a recipe or an evidence request may ask for is in `enginewright_api.support
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from enginewright_api.operation_spec import RolloutStrategy, Scaling, ScalingMode
 from enginewright_api.optimization import (
@@ -18,7 +18,7 @@ from enginewright_api.optimization import (
 )
 from enginewright_api.optimized_model import OptimizedModelSpec
 from enginewright_api.recipe import Recipe, Task
-from enginewright_api.serving_spec import BatchingMode
+from enginewright_api.serving_spec import Backend, BatchingMode
 from enginewright_api.source import Dataset, Source
 from enginewright_api.support import calibrates
 
@@ -31,7 +31,15 @@ def unavailable_fields(spec: OptimizedModelSpec) -> list[Unavailable]:
     return [*_optimization(spec), *_runtime(spec), *_operation(spec), *_scaling(spec.scaling), *_credentials(spec)]
 
 
-def unused_calibration(spec: OptimizedModelSpec, recipes: Iterable[Recipe]) -> list[Unavailable]:
+def unused_settings(spec: OptimizedModelSpec, recipes: Sequence[Recipe]) -> list[Unavailable]:
+    """What none of these rungs, or not all of their backends, would act on."""
+    found = _unused_calibration(spec, recipes)
+    if spec.batching.stream_interval is not None and any(one.backend is Backend.TENSORRT_LLM for one in recipes):
+        found.append(("batching.streamInterval", "is not available with TensorRTLLM yet; leave it out"))
+    return found
+
+
+def _unused_calibration(spec: OptimizedModelSpec, recipes: Iterable[Recipe]) -> list[Unavailable]:
     """Calibration that was asked for although no rung measures ranges."""
     quantization = spec.optimization.quantization
     if quantization is None or quantization.calibration == Calibration() or any(map(_calibrates, recipes)):

@@ -11,7 +11,7 @@ from enginewright_api.recipe import Toolchain, build_key
 from enginewright_api.support import unavailable, unavailable_evidence
 
 from .acceptance import ACCEPTED, sentence_for
-from .availability import Unavailable, unused_calibration
+from .availability import Unavailable, unused_settings
 from .candidates import pool_of
 from .conditions import is_false
 from .draft import Draft, Rung
@@ -27,7 +27,7 @@ def recipes(draft: Draft) -> Draft:
     if spec.optimization.profile is not None:
         return _pool(draft, spec, accelerator_class, rungs[0])
     missing = list(unavailable_evidence(spec.task, rungs[0].evidence))
-    missing += unused_calibration(spec, [rung.recipe for rung in rungs])
+    missing += unused_settings(spec, [rung.recipe for rung in rungs])
     for rung in rungs:
         found = unavailable(rung.recipe, rung.accelerator)
         missing += [(_where(field, spec, rung.number), why) for field, why in found]
@@ -47,7 +47,7 @@ def _pool(draft: Draft, spec: OptimizedModelSpec, accelerator_class: Accelerator
     if not found.precisions and not missing:
         name = accelerator_class.metadata.name
         missing.append(("optimization.profile", f"nothing can be built for task {spec.task.value} on class {name}"))
-    missing += unused_calibration(spec, [candidate.rung.recipe for candidate in found.precisions])
+    missing += unused_settings(spec, [candidate.rung.recipe for candidate in found.precisions])
     if missing:
         return _refused(draft, missing)
     return replace(draft, rungs=tuple(candidate.rung for candidate in found.precisions), pool=found)
