@@ -81,7 +81,7 @@ class Quantize:
     shared: bool = True
 
     def key(self) -> str:
-        """By graph, settings, the calibration rows themselves, and the precision of what stays unquantised."""
+        """By graph, settings and the calibration rows themselves."""
         return digest_of(
             {
                 "stage": self.name,
@@ -89,7 +89,6 @@ class Quantize:
                 "settings": self.quantization.wire(),
                 "rows": self.calibration.digest,
                 "limit": self.description.limits.max_input_tokens,
-                "precision": self.description.precision_hint,
             }
         )
 

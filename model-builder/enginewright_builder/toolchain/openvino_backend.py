@@ -13,7 +13,7 @@ from enginewright_api.optimization import Format, Granularity, Quantization, Qua
 from enginewright_api.weight_support import weights_only
 from enginewright_builder.toolchain.graph import example_inputs, load_encoder
 from enginewright_builder.toolchain.inputs import Feed
-from enginewright_builder.toolchain.openvino_attention import unquantize_attention
+from enginewright_builder.toolchain.openvino_bf16 import arrange_for_bf16
 from enginewright_builder.toolchain.openvino_names import canonical_names
 from enginewright_builder.toolchain.openvino_weights import OpenVINOWeights, module_of, store, tables
 from enginewright_builder.toolchain.scopes import excluded_nodes
@@ -75,17 +75,22 @@ class OpenVINOBackend:
             _save(model, into / GRAPH)
             return {"excluded": []}
         if quantization.method is QuantizationMethod.QAT:
-            _finish(model, description)
             _store_trained(model, into / GRAPH)
             return {}
         excluded = excluded_nodes(_modules(model), quantization.exclude)
         model = _post_training(model, quantization, list(calibration), excluded)
-        _finish(model, description)
         _save(model, into / GRAPH)
         return {"excluded": excluded}
 
     def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
         """The IR is what the plugin loads; it compiles for the CPU it finds when it loads."""
+        import openvino as ov
+
+        if description.precision_hint == "bf16":
+            model = ov.Core().read_model(graph / GRAPH)
+            arrange_for_bf16(model)
+            _save(model, into / GRAPH)
+            return
         for name in (GRAPH, "openvino.bin"):
             (into / name).hardlink_to(graph / name)
 
@@ -153,11 +158,6 @@ def _post_training(
         ignored_scope=nncf.IgnoredScope(names=excluded) if excluded else None,
         advanced_parameters=parameters,
     )
-
-
-def _finish(model: openvino.Model, description: EngineDescription) -> None:
-    if description.precision_hint == "bf16":
-        unquantize_attention(model)
 
 
 def _store_trained(model: openvino.Model, into: Path) -> None:
