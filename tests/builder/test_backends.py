@@ -63,7 +63,7 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def answers(backend: Backend, folder: Path, count: int = 12) -> Any:
     sentences = [row.text for row in evaluation_rows()[:count]]
     runner = backend_of(backend)
-    return np.concatenate([runner.run(folder, description(backend), feed, 2) for feed in rows(sentences, backend, 64)])
+    return np.concatenate(list(runner.answers(folder, description(backend), rows(sentences, backend, 64), 2)))
 
 
 def quantized(graph: tuple[Backend, Path], into: Path, settings: dict[str, Any]) -> Path:
@@ -127,5 +127,5 @@ def test_padding_does_not_change_an_answer(graph: tuple[Backend, Path]) -> None:
     (feed,) = rows(["Padding must not matter."], backend, 64)
     padded = {name: np.pad(values, ((0, 0), (0, 9))) for name, values in feed.items()}
     runner = backend_of(backend)
-    plain = runner.run(folder, description(backend), feed, 2)
-    assert np.abs(runner.run(folder, description(backend), padded, 2) - plain).max() < 1e-5
+    plain, with_padding = runner.answers(folder, description(backend), [feed, padded], 2)
+    assert np.abs(with_padding - plain).max() < 1e-5

@@ -68,9 +68,8 @@ def references(graphs: dict[Backend, Path]) -> dict[Backend, Any]:
 
 def answers(backend: Backend, folder: Path, count: int = 12) -> Any:
     sentences = [row.text for row in evaluation_rows()[:count]]
-    return np.concatenate(
-        [backend_of(backend).run(folder, description(backend), feed, 2) for feed in rows(sentences, backend, 64)]
-    )
+    inputs = rows(sentences, backend, 64)
+    return np.concatenate(list(backend_of(backend).answers(folder, description(backend), inputs, 2)))
 
 
 def quantized(

@@ -107,9 +107,8 @@ def test_engines_compute_what_the_factors_say(
     feed = example_inputs(about)
     with torch.no_grad():
         expected = load_encoder(folder, about)(*(feed[name] for name in about.inputs)).numpy()
-    found = backend_of(backend).run(
-        tmp_path / "engine", about, {name: value.numpy() for name, value in feed.items()}, threads=2
-    )
+    given = {name: value.numpy() for name, value in feed.items()}
+    (found,) = backend_of(backend).answers(tmp_path / "engine", about, [given], threads=2)
     assert np.abs(found - expected).max() < 1e-4
     before = MODEL / "model.safetensors"
     assert sum(path.stat().st_size for path in (tmp_path / "engine").rglob("*")) < before.stat().st_size

@@ -201,7 +201,6 @@ def test_layers_of_different_head_counts_export_and_compile(backend: Backend, tm
     feed = example_inputs(about)
     with torch.no_grad():
         expected = encoder(*(feed[name] for name in about.inputs)).numpy()
-    found = backend_of(backend).run(
-        tmp_path / "engine", about, {name: value.numpy() for name, value in feed.items()}, threads=2
-    )
+    given = {name: value.numpy() for name, value in feed.items()}
+    (found,) = backend_of(backend).answers(tmp_path / "engine", about, [given], threads=2)
     assert np.abs(found - expected).max() < 1e-4

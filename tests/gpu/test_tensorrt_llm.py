@@ -91,7 +91,7 @@ def test_engine(gpu: Gpu, llama: Path, tmp_path: Path, settings: dict[str, Any],
 def check(llama: Path, folder: Path, flavor: str, settings: dict[str, Any], *, kept: float, gpu: Gpu) -> None:
     engine, description = built(llama, folder, flavor, settings, gpu)
     feed = rows(llama, description)[0]
-    logits = TensorRTLLMBackend().run(engine, description, feed, 1)
+    (logits,) = TensorRTLLMBackend().answers(engine, description, [feed], 1)
     wanted = expected(llama, feed)
     assert logits.shape == (1, description.output_dimension)
     assert np.isfinite(logits).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,8 +45,10 @@ class EngineBackend(Protocol):
     def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
         """What the server loads."""
 
-    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
-        """Output for one input, in this process."""
+    def answers(
+        self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
+    ) -> Iterator[Any]:
+        """Outputs for inputs, as the server gives them, in this process; the engine is loaded once."""
 
 
 BACKENDS: dict[Backend, EngineBackend] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,21 @@ class ExitingBackend:
             (into / part.value).mkdir()
             self.backend.compile(graph / part.value, description.exit_part(part), into / part.value)
 
-    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
-        """Mean of the head's and of the last answer: a number that is none shows, whichever gave it."""
-        first = description.exit_part(ExitPart.FIRST)
-        states = self.backend.run(engine / ExitPart.FIRST.value, first, feed, threads)
-        going_on = {HIDDEN_STATES: states, "attention_mask": feed["attention_mask"]}
-        scores = [
-            self.backend.run(engine / part.value, description.exit_part(part), going_on, threads)
-            for part in (ExitPart.HEAD, ExitPart.REST)
+    def answers(
+        self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
+    ) -> Iterator[Any]:
+        """Means of the head's and of the last answer: a number that is none shows, whichever gave it."""
+        given = list(feeds)
+
+        def part(name: ExitPart, values: Iterable[Feed]) -> Iterator[Any]:
+            return self.backend.answers(engine / name.value, description.exit_part(name), values, threads)
+
+        going_on = [
+            {HIDDEN_STATES: states, "attention_mask": feed["attention_mask"]}
+            for feed, states in zip(given, part(ExitPart.FIRST, given), strict=True)
         ]
-        return (scores[0] + scores[1]) / 2
+        for head, last in zip(part(ExitPart.HEAD, going_on), part(ExitPart.REST, going_on), strict=True):
+            yield (head + last) / 2
 
 
 def _together(told: Mapping[str, Mapping[str, object]]) -> dict[str, object]:

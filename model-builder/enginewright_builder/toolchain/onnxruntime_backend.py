@@ -74,10 +74,6 @@ class ONNXRuntimeBackend:
         """ONNX Runtime optimises for the CPU it finds when it loads: the graph is what ships."""
         (into / ENTRY).hardlink_to(graph / GRAPH)
 
-    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
-        """Output for one input, as the server runs it."""
-        return next(self.answers(engine, description, [feed], threads))
-
     def answers(
         self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
     ) -> Iterator[Any]:

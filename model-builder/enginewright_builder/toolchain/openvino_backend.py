@@ -94,10 +94,6 @@ class OpenVINOBackend:
         for name in (GRAPH, "openvino.bin"):
             (into / name).hardlink_to(graph / name)
 
-    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
-        """Output for one input, as the server runs it."""
-        return next(self.answers(engine, description, [feed], threads))
-
     def answers(
         self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
     ) -> Iterator[Any]:

@@ -7,7 +7,7 @@ quantised: generating reads every weight once a token, so their size is what the
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,10 @@ class OpenVINOGenerationBackend:
         for path in sorted(graph.iterdir()):
             (into / path.name).hardlink_to(path)
 
-    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
-        """Log-probabilities [1, tokens] of what the served pipeline generates greedily after the prompt.
+    def answers(
+        self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
+    ) -> Iterator[Any]:
+        """Log-probabilities [1, tokens] of what the served pipeline generates greedily after each prompt.
 
         Raises DeterministicError when it generates nothing, or tokens that the vocabulary lacks.
         """
@@ -96,21 +98,23 @@ class OpenVINOGenerationBackend:
         import openvino as ov
         import openvino_genai as genai
 
+        prompts = [feed["input_ids"] for feed in feeds]
         scheduling = genai.SchedulerConfig()
-        scheduling.num_kv_blocks = 2 + (feed["input_ids"].shape[1] + _PROBE_TOKENS) // 16
+        scheduling.num_kv_blocks = 2 + (max(ids.shape[1] for ids in prompts) + _PROBE_TOKENS) // 16
         settings = {"INFERENCE_PRECISION_HINT": description.precision_hint, "INFERENCE_NUM_THREADS": threads}
         if description.generation is not None and description.generation.kv_cache_precision:
             settings["KV_CACHE_PRECISION"] = description.generation.kv_cache_precision
         pipeline = genai.ContinuousBatchingPipeline(str(engine), scheduling, "CPU", settings)
         config = genai.GenerationConfig(max_new_tokens=_PROBE_TOKENS, logprobs=1, do_sample=False)
-        handle = pipeline.add_request(0, ov.Tensor(feed["input_ids"]), config)
-        while pipeline.has_non_finished_requests():
-            pipeline.step()
-        (answer,) = handle.read_all()
-        ids = list(answer.generated_ids)
-        if not ids or max(ids) >= description.output_dimension:
-            raise DeterministicError("WrongOutput", f"the compiled engine generates tokens {ids} on real text")
-        return np.array([answer.generated_log_probs], dtype=np.float32)
+        for number, prompt in enumerate(prompts):
+            handle = pipeline.add_request(number, ov.Tensor(prompt), config)
+            while pipeline.has_non_finished_requests():
+                pipeline.step()
+            (answer,) = handle.read_all()
+            ids = list(answer.generated_ids)
+            if not ids or max(ids) >= description.output_dimension:
+                raise DeterministicError("WrongOutput", f"the compiled engine generates tokens {ids} on real text")
+            yield np.array([answer.generated_log_probs], dtype=np.float32)
 
 
 def _export_tokenizer(checkpoint: Path, into: Path) -> None:

@@ -108,8 +108,8 @@ def _probe(task: CompileTask, threads: int) -> dict[str, object]:
 
     backend = backend_for(task.description)
     limit = task.description.limits.max_input_tokens
-    for feed in feeds(task.probe, task.tokenizer, task.description, max_tokens=limit):
-        answer = backend.run(task.into, task.description, feed, threads)
+    inputs = feeds(task.probe, task.tokenizer, task.description, max_tokens=limit)
+    for answer in backend.answers(task.into, task.description, inputs, threads):
         expected = (1, task.description.output_dimension)
         if task.description.generation is None and answer.shape != expected:
             raise DeterministicError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +73,21 @@ class TensorRTBackend:
         cache = into.with_name(TIMING_CACHE)
         build_plan(graph / GRAPH, into / PLAN, cache, description.inputs, profiles(description.limits))
 
-    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
-        """Output for one input through Polygraphy's runner, [1, dimension]."""
+    def answers(
+        self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
+    ) -> Iterator[Any]:
+        """Outputs through Polygraphy's runner, [1, dimension] each, under the profile that fits the input."""
         import numpy as np
         from polygraphy.backend.common import BytesFromPath
         from polygraphy.backend.trt import EngineFromBytes, TrtRunner
 
-        shape = feed[description.inputs[0]].shape
-        number = fitting(profiles(description.limits), (shape[0], shape[1]))
         plan = EngineFromBytes(BytesFromPath(str(engine / PLAN)))
-        with TrtRunner(plan, optimization_profile=number) as runner:
-            return np.array(runner.infer(dict(feed))[description.output])
+        for feed in feeds:
+            shape = feed[description.inputs[0]].shape
+            number = fitting(profiles(description.limits), (shape[0], shape[1]))
+            with TrtRunner(plan, optimization_profile=number) as runner:
+                answer = np.array(runner.infer(dict(feed))[description.output])
+            yield answer
 
 
 def _convert(source: Path, target: Path, low: str) -> None:

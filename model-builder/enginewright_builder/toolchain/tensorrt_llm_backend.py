@@ -9,7 +9,7 @@ import importlib.util
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,16 +151,19 @@ class TensorRTLLMBackend:
         )
         _build(flags.arguments())
 
-    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
-        """Logits after one prompt, [1, vocabulary], as the LLM API gives them."""
+    def answers(
+        self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
+    ) -> Iterator[Any]:
+        """Logits after each prompt, [1, vocabulary], as the LLM API gives them."""
         import numpy as np
         from tensorrt_llm import SamplingParams
 
-        prompt = {"prompt_token_ids": feed["input_ids"][0].tolist()}
+        asked = SamplingParams(max_tokens=1, return_context_logits=True)
         with _llm(engine, description) as llm:
-            asked = SamplingParams(max_tokens=1, return_context_logits=True)
-            logits = llm.generate([prompt], asked)[0].context_logits
-        return np.asarray(logits[-1:].float().cpu())
+            for feed in feeds:
+                prompt = {"prompt_token_ids": feed["input_ids"][0].tolist()}
+                logits = llm.generate([prompt], asked)[0].context_logits
+                yield np.asarray(logits[-1:].float().cpu())
 
 
 def _llm(engine: Path, description: EngineDescription) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +88,18 @@ class TorchBackend:
             torch._inductor.aoti_compile_and_package(program, package_path=str(into / ENTRY))
         shutil.copyfile(graph / SCRIPT, into / SCRIPT)
 
-    def run(self, engine: Path, description: EngineDescription, feed: Feed, threads: int) -> Any:
-        """Output for one input, as the server runs it."""
+    def answers(
+        self, engine: Path, description: EngineDescription, feeds: Iterable[Feed], threads: int
+    ) -> Iterator[Any]:
+        """Outputs, as the server gives them."""
         import torch
 
         torch.set_num_threads(threads)
         model = torch._inductor.aoti_load_package(str(engine / ENTRY))
-        with torch.inference_mode():
-            return model(*(torch.from_numpy(feed[name]) for name in description.inputs)).numpy()
+        for feed in feeds:
+            with torch.inference_mode():
+                answer = model(*(torch.from_numpy(feed[name]) for name in description.inputs)).numpy()
+            yield answer
 
 
 def _positions(config: Any) -> int:
