@@ -132,7 +132,7 @@ def sensitivity_plot(sensitivity: Sequence[Mapping[str, Any]]) -> str:
                   height=0.7, label=name or "error")  # fmt: skip
     axes.set_yticks(range(len(shown)), [str(item["module"]) for item in shown], fontsize=7)
     axes.invert_yaxis()
-    axes.set_xlabel("error of the module's output, quantised alone", fontsize=8)
+    axes.set_xlabel("change of the model's answer, this module alone quantised", fontsize=8)
     if len(formats) > 1:
         axes.legend(frameon=False, fontsize=8, loc="lower right")
     return _svg(figure, "sensitivity")

@@ -14,6 +14,7 @@ from enginewright_builder.toolchain.onnxruntime_backend import ONNXRuntimeBacken
 from enginewright_builder.toolchain.openvino_backend import OpenVINOBackend
 
 _THREADS = 2
+_BY_MODULE = "sensitivity"
 
 
 class ExitingBackend:
@@ -26,7 +27,7 @@ class ExitingBackend:
 
     def export(self, checkpoint: Path, description: EngineDescription, into: Path) -> dict[str, object]:
         """Three graphs in float32. Raises as the backend."""
-        told: dict[str, dict[str, object]] = {}
+        told: dict[str, dict[str, Any]] = {}
         for part in ExitPart:
             (into / part.value).mkdir()
             told[part.value] = self.backend.export(checkpoint, description.exit_part(part), into / part.value) or {}
@@ -50,7 +51,7 @@ class ExitingBackend:
             {HIDDEN_STATES: state, "attention_mask": feed["attention_mask"]}
             for state, feed in zip(states, calibration, strict=True)
         ]
-        told: dict[str, dict[str, object]] = {}
+        told: dict[str, dict[str, Any]] = {}
         for part, measured in ((ExitPart.FIRST, calibration), (ExitPart.REST, going_on)):
             (into / part.value).mkdir()
             told[part.value] = self.backend.quantize(
@@ -82,7 +83,15 @@ class ExitingBackend:
             yield (head + last) / 2
 
 
-def _together(told: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
-    """What was told of each part under the part's name; empty lists and mappings are left out."""
-    kept = {part: {name: value for name, value in found.items() if value} for part, found in told.items()}
-    return {part: found for part, found in kept.items() if found}
+def _together(told: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:
+    """What was told of each part under the part's name, sensitivities in one list; what is empty is left out."""
+    modules = [
+        {**one, "module": f"{part}: {one['module']}"}
+        for part, found in told.items()
+        for one in found.get(_BY_MODULE, ())
+    ]
+    kept: dict[str, object] = {
+        part: {name: value for name, value in found.items() if value and name != _BY_MODULE}
+        for part, found in told.items()
+    }
+    return {name: found for name, found in (kept | {_BY_MODULE: modules}).items() if found}

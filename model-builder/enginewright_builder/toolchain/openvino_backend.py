@@ -15,6 +15,7 @@ from enginewright_builder.toolchain.graph import example_inputs, load_encoder
 from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.openvino_bf16 import arrange_for_bf16
 from enginewright_builder.toolchain.openvino_names import canonical_names
+from enginewright_builder.toolchain.openvino_sensitivity import sensitivity
 from enginewright_builder.toolchain.openvino_weights import OpenVINOWeights, module_of, store, tables
 from enginewright_builder.toolchain.scopes import excluded_nodes
 from enginewright_builder.toolchain.weight_only import Grid, compress
@@ -76,11 +77,11 @@ class OpenVINOBackend:
             return {"excluded": []}
         if quantization.method is QuantizationMethod.QAT:
             _store_trained(model, into / GRAPH)
-            return {}
+            return {"sensitivity": sensitivity(ov.Core().read_model(into / GRAPH), calibration)}
         excluded = excluded_nodes(_modules(model), quantization.exclude)
         model = _post_training(model, quantization, list(calibration), excluded)
         _save(model, into / GRAPH)
-        return {"excluded": excluded}
+        return {"excluded": excluded, "sensitivity": sensitivity(model, calibration)}
 
     def compile(self, graph: Path, description: EngineDescription, into: Path) -> None:
         """The IR is what the plugin loads; it compiles for the CPU it finds when it loads."""

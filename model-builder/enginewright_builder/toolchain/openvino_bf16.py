@@ -35,7 +35,7 @@ def unquantize_attention(model: openvino.Model) -> int:
     gone = 0
     for node in _of_type(model, _ATTENTION):
         for number in _QUERIES_AND_KEYS:
-            quantizer = _quantizer(node.input_value(number).get_node())
+            quantizer = quantizer_before(node.input_value(number))
             if quantizer is None:
                 continue
             _replace(quantizer, quantizer.input_value(0))
@@ -131,7 +131,9 @@ def _replace(node: openvino.Node, value: openvino.Output) -> None:
         reader.replace_source_output(value)
 
 
-def _quantizer(node: openvino.Node) -> openvino.Node | None:
+def quantizer_before(value: openvino.Output) -> openvino.Node | None:
+    """What rounds a value, before it was only moved about."""
+    node = value.get_node()
     while node.get_type_name() in _MOVES:
         node = node.input_value(0).get_node()
     return node if node.get_type_name() == "FakeQuantize" else None
