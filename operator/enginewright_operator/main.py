@@ -131,6 +131,12 @@ def run_command(
         float,
         typer.Option(min=0.5, envvar="ENGINEWRIGHT_BUILD_MEMORY_MOST_GIB", help="After running out of memory."),
     ] = 64.0,
+    max_builds: Annotated[
+        int | None, typer.Option(min=1, envvar="ENGINEWRIGHT_MAX_BUILDS", help="Builds at the same time; any number.")
+    ] = None,
+    max_builds_per_namespace: Annotated[
+        int | None, typer.Option(min=1, envvar="ENGINEWRIGHT_MAX_BUILDS_PER_NAMESPACE", help="Likewise in a namespace.")
+    ] = None,
     drain_seconds: Annotated[
         float,
         typer.Option(min=0, envvar="ENGINEWRIGHT_DRAIN_SECONDS", help="The former engine lives on for this long."),
@@ -184,6 +190,8 @@ def run_command(
                 cpu=build_cpu,
                 memory_gib=build_memory_gib,
                 memory_most_gib=max(build_memory_gib, build_memory_most_gib),
+                most_at_once=max_builds,
+                most_per_namespace=max_builds_per_namespace,
             ),
         )
         process = Process(kubeconfig, context, namespace, workers, address, port, lease_namespace)

@@ -192,6 +192,16 @@ def test_the_operator_asks_the_gateways_for_canaries(render: Render) -> None:
         assert (["endpointslices"] in [rule["resources"] for rule in rules]) is asked
 
 
+def test_builds_are_limited_only_where_it_is_said(render: Render) -> None:
+    def arguments(*options: str) -> list[str]:
+        (container,) = named(render(*options), "Deployment", "-operator")["spec"]["template"]["spec"]["containers"]
+        return [one for one in container["args"] if one.startswith("--max-builds")]
+
+    assert arguments() == []
+    limited = arguments("--set=operator.maxBuilds=4,operator.maxBuildsPerNamespace=2")
+    assert limited == ["--max-builds=4", "--max-builds-per-namespace=2"]
+
+
 def test_a_class_can_be_left_out(render: Render) -> None:
     names = {item["metadata"]["name"] for item in of_kind(render(), "AcceleratorClass")}
     fewer = {

@@ -9,7 +9,7 @@ from enginewright_api.recipe import Toolchain
 from enginewright_builder.toolchain.environments import LOCKS
 from enginewright_cli.local.components import GRPC_PORT, HTTP_PORT
 from enginewright_cli.state import StateDirectory
-from enginewright_operator.core.settings import OperatorSettings, StoreAccess
+from enginewright_operator.core.settings import BuildLimits, OperatorSettings, StoreAccess
 
 TOOLCHAIN = ("enginewright", "torch", "transformers", "openvino", "onnxruntime", "onnx", "nncf", "numpy", "tokenizers")
 """Distributions that an engine's bytes depend on."""
@@ -39,6 +39,7 @@ def operator_settings(
         gateway_url=f"http://127.0.0.1:{http_port}/v1",
         gateway_grpc=f"127.0.0.1:{grpc_port}",
         gateways=(f"http://127.0.0.1:{http_port}",),
+        builds=BuildLimits(most_at_once=1),  # each measures how fast its engine is
     )
 
 

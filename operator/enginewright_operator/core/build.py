@@ -28,9 +28,12 @@ from .reading import mapping
 from .render.jobs import build_job, recipe_config_map
 from .snapshot import BuildSnapshot
 from .status_diff import status_patch
+from .turns import Wait
 
 WATCH_SECONDS = 5.0
 """How often a running builder's progress is read."""
+WAIT_MOST_SECONDS = 300.0
+"""How often a build at the end of a long line looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +126,9 @@ def _visit(snapshot: BuildSnapshot, build: EngineBuild, known: Known, attempts: 
             continue
         if isinstance(step, Start) and at_work:
             # Its Job for other evidence: one builder of a build at a time, they would do the same work twice.
-            view = next(view for view, _, _ in known.views if not view.finished)
-            return _working(snapshot, Working(view), attempts)
+            step = Working(next(view for view, _, _ in known.views if not view.finished))
         if isinstance(step, Start):
-            return _start(snapshot, build, request, step, attempts + 1)
+            return _start(snapshot, build, request, step, attempts)
         return _working(snapshot, step, attempts) if isinstance(step, Working) else _later(step, attempts, now)
     step, view = given_up[0]
     return _failed(step.because, tuple(view.outcome.stages if view.outcome else ()), attempts)
@@ -160,7 +162,21 @@ def _later(step: Later, attempts: int, now: datetime) -> Visit:
     )
 
 
-def _start(snapshot: BuildSnapshot, build: EngineBuild, request: EvidenceRequest, step: Start, attempt: int) -> Visit:
+def _in_line(wait: Wait, step: Start, attempts: int) -> Visit:
+    return Visit(
+        phase=BuildPhase.QUEUED,
+        ready=in_transition("Queued", wait.message),
+        failure=step.because,
+        attempts=attempts,
+        # Builds take minutes: who is far behind need not look often.
+        requeue_seconds=min(WATCH_SECONDS * wait.before, WAIT_MOST_SECONDS),
+    )
+
+
+def _start(snapshot: BuildSnapshot, build: EngineBuild, request: EvidenceRequest, step: Start, made: int) -> Visit:
+    if snapshot.wait is not None:
+        return _in_line(snapshot.wait, step, made)
+    attempt = made + 1
     job = build_job(snapshot, build, request, attempt=attempt, memory_gib=step.memory_gib)
     after = f" after {step.because.reason}" if step.because is not None else ""
     return Visit(

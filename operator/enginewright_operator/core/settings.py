@@ -47,6 +47,14 @@ class BuildLimits:
     memory_gib: float = 8.0
     memory_most_gib: float = 64.0
     """A build that ran out of memory is tried once more with what it needs, up to this."""
+    most_at_once: int | None = None
+    """Builds that run at the same time; None leaves it to the cluster's scheduler."""
+    most_per_namespace: int | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether a build may have to wait for others."""
+        return self.most_at_once is not None or self.most_per_namespace is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from .effects import Object
 from .reading import parsed
 from .settings import OperatorSettings
 from .traffic import Traffic
+from .turns import Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ class BuildSnapshot:
     """Log tail by pod name, for pods that failed."""
     published: Published | None = None
     accelerator: AcceleratorClass | None = None
+    wait: Wait | None = None
+    """Why an attempt may not begin yet; None when it may."""
 
     def build(self) -> EngineBuild:
         """Parsed; raises ValidationError for an object that no schema let through."""

@@ -40,12 +40,15 @@ from ..core.render.services import CANARY
 from ..core.settings import OperatorSettings
 from ..core.snapshot import BuildSnapshot, ClassSnapshot, ModelSnapshot, Published
 from ..core.traffic import Traffic
+from ..core.turns import BuildName, Wait, line
 from .gateway_figures import TrafficLookup
 from .queueing import Key
 
 LOG_LINES = 60
 COUNT_SECONDS = 30.0
 """How long a count of nodes and pods is shared between classes."""
+LINE_SECONDS = 1.0
+"""How long one look at the line of builds is shared between them."""
 
 
 class StoreLookup(Protocol):
@@ -66,9 +69,18 @@ class Gatherer:
     """Snapshots of one key each."""
 
     def __init__(
-        self, cluster: Informed, store: StoreLookup, settings: OperatorSettings, clock: Clock, traffic: TrafficLookup
+        self,
+        cluster: Informed,
+        store: StoreLookup,
+        settings: OperatorSettings,
+        clock: Clock,
+        traffic: TrafficLookup,
+        *,
+        namespace: str | None = None,
     ) -> None:
+        """`namespace`: the only one that is looked after; None for all."""
         self._cluster = cluster
+        self._namespace = namespace
         self._traffic = traffic
         self._store = store
         self._settings = settings
@@ -76,6 +88,7 @@ class Gatherer:
         self._classes: dict[str, tuple[str, AcceleratorClass]] = {}
         """Parsed, by name, with the resource version: every visit of every model needs them."""
         self._counted: tuple[datetime, tuple[Object, ...], tuple[Object, ...]] | None = None
+        self._line: tuple[datetime, dict[BuildName, Wait | None]] | None = None
 
     async def model(self, key: Key) -> ModelSnapshot | None:
         """The model and its children; None when it is gone."""
@@ -154,7 +167,25 @@ class Gatherer:
             logs=await self._logs(build, key, pods),
             published=await self._published(build),
             accelerator=await self._class(build.spec.accelerator.accelerator_class),
+            wait=await self._wait(key),
         )
+
+    async def _wait(self, key: Key) -> Wait | None:
+        """Whom the build waits for, where builds are limited.
+
+        One look at the line is shared: whoever may begin in it may do so beside the others. A build that was not in it
+        is newer than the look.
+        """
+        if not self._settings.builds.limited:
+            return None
+        now, name = self._clock(), (key.namespace, key.name)
+        if self._line is None or name not in self._line[1] or now - self._line[0] > timedelta(seconds=LINE_SECONDS):
+            builds = await self._cluster.list(ENGINE_BUILD, namespace=self._namespace)
+            jobs = await self._cluster.list(
+                JOB, namespace=self._namespace, labels={"app.kubernetes.io/component": "builder"}
+            )
+            self._line = now, line(builds, jobs, self._settings.builds, now)
+        return self._line[1].get(name)
 
     async def accelerator_class(self, key: Key) -> ClassSnapshot | None:
         """The class, all nodes and pods; None when it is gone."""

@@ -77,7 +77,7 @@ class Operator:
         self._clock = clock
         self._seen = metrics or Metrics()
         traffic = traffic or GatewayFigures(informed, settings.gateways)
-        self._gatherer = Gatherer(informed, store, settings, clock, traffic)
+        self._gatherer = Gatherer(informed, store, settings, clock, traffic, namespace=namespace)
         self._triggers = Triggers()
         self.queue = Queue(self.visit, workers=workers, failed=self._failed, begun=self._begun)
         self._teller = Teller(informed, clock, lambda: self.queue.late_seconds > BEHIND_SECONDS)
