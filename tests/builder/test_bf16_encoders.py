@@ -75,6 +75,12 @@ def test_only_engines_in_bf16_are_arranged_for_it(engines: dict[str, Path]) -> N
     assert [step(left["f32"]) for step in steps] == [2 * LAYERS, LAYERS, 1]
 
 
+def test_it_is_arranged_the_same_whatever_the_process_did_before(engines: dict[str, Path], tmp_path: Path) -> None:
+    OPENVINO.compile(engines["quantised"], described("x86_64-amx"), tmp_path)
+    for name in ("openvino.xml", "openvino.bin"):
+        assert (tmp_path / name).read_bytes() == (engines["bf16"] / name).read_bytes()
+
+
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.CLS])
 def test_an_arranged_graph_means_the_same(tmp_path: Path, pooling: Pooling) -> None:
     core = ov.Core()
