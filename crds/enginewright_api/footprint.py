@@ -15,6 +15,7 @@ from enginewright_api.geometry import Geometry
 from enginewright_api.optimization import Format, Granularity, KvCacheFormat, PruningGranularity, Quantization
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
 from enginewright_api.serving_spec import Backend
+from enginewright_api.weight_support import weights_only
 
 _MIB = 2**20
 _GIB = 2**30
@@ -33,8 +34,10 @@ _ZERO_POINT_BYTES = 2.0
 """Of decoders on OpenVINO, whose zero points are fractional; elsewhere they take half a byte or none."""
 _GROUP = 128
 _FLOAT_BYTES = 4.0
-_RUNTIME_BYTES = {Backend.OPENVINO: 226 * _MIB, Backend.ONNX_RUNTIME: 170 * _MIB, Backend.TORCH: 420 * _MIB}
+_RUNTIME_BYTES = {Backend.OPENVINO: 226 * _MIB, Backend.ONNX_RUNTIME: 200 * _MIB, Backend.TORCH: 420 * _MIB}
 """Supervisor (51 MiB), tritonserver (37 MiB), and the process that runs the model, without the model."""
+_ARENA = {Backend.ONNX_RUNTIME: 2.5}
+"""What the arena of activations holds for each byte in use: ONNX Runtime's grows by powers of two."""
 _GENERATION_BYTES = 15 * _MIB
 """What OpenVINO GenAI and its tokenizers add."""
 _CUDA_BYTES = 600 * _MIB
@@ -149,6 +152,8 @@ def _bytes_each(recipe: Recipe) -> tuple[float, float]:
         group = quantization.group_size if quantization.granularity is Granularity.PER_GROUP else _GROUP
         decoder = recipe.backend is Backend.OPENVINO and recipe.task is Task.TEXT_GENERATION
         scales = (_SCALE_BYTES + (_ZERO_POINT_BYTES if decoder else 0.0)) / (group or _GROUP)
+    if recipe.backend is Backend.ONNX_RUNTIME and not weights_only(quantization):
+        return each, _FLOAT_BYTES  # only products are quantised
     # Tables and heads lose most by 4 bits and stay at 8.
     return each + scales, max(each, 1.0)
 
@@ -178,4 +183,4 @@ def _activations(geometry: Geometry, recipe: Recipe) -> float:
     """The widest point of one layer in float32: the block's input, its queries, keys and values, its neurons."""
     tokens = recipe.limits.max_batch_size * recipe.limits.max_input_tokens
     wide = 4 * geometry.width + 2 * geometry.head_width * (geometry.heads + geometry.key_value_heads) + geometry.neurons
-    return _FLOAT_BYTES * tokens * wide
+    return _FLOAT_BYTES * tokens * wide * _ARENA.get(recipe.backend, 1.0)

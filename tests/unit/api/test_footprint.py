@@ -61,6 +61,15 @@ def test_scales_and_zero_points_of_small_groups_count() -> None:
     assert fine - coarse == pytest.approx(2 * geometry.layer_weights * 4 * (1 / 32 - 1 / 128), abs=2)
 
 
+def test_onnx_runtime_quantises_products_alone_and_its_arena_is_larger() -> None:
+    geometry = Geometry.of(MINILM)
+    products = footprint(geometry, recipe(backend="ONNXRuntime", quantization={"format": "INT8", "method": "Dynamic"}))
+    weights = footprint(geometry, recipe(backend="ONNXRuntime", quantization={"format": "INT8", "method": "GPTQ"}))
+    assert products.weights_bytes == geometry.layer_weights + 4 * geometry.embedding_weights
+    assert weights.weights_bytes == geometry.layer_weights + geometry.embedding_weights
+    assert products.activation_bytes == 2.5 * footprint(geometry, recipe()).activation_bytes
+
+
 def test_grouped_queries_shrink_the_cache() -> None:
     geometry = Geometry.of(LLAMA_70B)
     # Two of 80 layers × 8 groups × 128 elements; with 64 heads of keys and values it would be eight times that.
