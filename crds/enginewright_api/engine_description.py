@@ -24,6 +24,8 @@ from enginewright_api.serving_spec import Backend, Limits, Parallelism, Speculat
 ENGINE_DESCRIPTION = "engine.json"
 HIDDEN_STATES = "hidden_states"
 """Output of the first graph of an engine with an early exit, and an input of the other two."""
+TOKENS_A_STEP = 512
+"""Of a generating engine on OpenVINO: longer prompts are read over several steps, so that running answers go on."""
 
 
 class Pooling(StrEnum):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
+from enginewright_api.engine_description import TOKENS_A_STEP
 from enginewright_api.errors import DeterministicError
 from enginewright_api.geometry import Geometry
 from enginewright_api.optimization import Format, Granularity, KvCacheFormat, PruningGranularity, Quantization
@@ -38,6 +39,8 @@ _RUNTIME_BYTES = {Backend.OPENVINO: 226 * _MIB, Backend.ONNX_RUNTIME: 200 * _MIB
 """Supervisor (51 MiB), tritonserver (37 MiB), and the process that runs the model, without the model."""
 _ARENA = {Backend.ONNX_RUNTIME: 2.5}
 """What the arena of activations holds for each byte in use: ONNX Runtime's grows by powers of two."""
+_LOGIT_COPIES = 20
+"""What sampling holds for each request, in rows of logits; measured with SmolLM2 at 4 and at 16 requests."""
 _GENERATION_BYTES = 15 * _MIB
 """What OpenVINO GenAI and its tokenizers add."""
 _CUDA_BYTES = 600 * _MIB
@@ -181,6 +184,10 @@ def _kv_cache(geometry: Geometry, recipe: Recipe) -> float:
 
 def _activations(geometry: Geometry, recipe: Recipe) -> float:
     """The widest point of one layer in float32: the block's input, its queries, keys and values, its neurons."""
-    tokens = recipe.limits.max_batch_size * recipe.limits.max_input_tokens
+    requests = recipe.limits.max_batch_size
+    tokens = requests * recipe.limits.max_input_tokens
     wide = 4 * geometry.width + 2 * geometry.head_width * (geometry.heads + geometry.key_value_heads) + geometry.neurons
+    if recipe.task is Task.TEXT_GENERATION and recipe.backend is Backend.OPENVINO:
+        logits = requests * geometry.vocabulary * _LOGIT_COPIES
+        return _FLOAT_BYTES * (min(tokens, TOKENS_A_STEP) * wide + logits)
     return _FLOAT_BYTES * tokens * wide * _ARENA.get(recipe.backend, 1.0)

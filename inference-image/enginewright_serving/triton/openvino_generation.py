@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from enginewright_api.engine_description import EngineDescription
+from enginewright_api.engine_description import TOKENS_A_STEP, EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_serving.triton.generation_runner import LENGTH, STOP, NewTokens, RunnerLoad
 from enginewright_serving.triton.sampling import Sampling, generation_of
@@ -20,9 +20,6 @@ _BLOCK_TOKENS = 32
 
 _SHARED_PREFIX_ROOM = 0.25
 """Blocks kept for prefixes of finished answers, as a share of what full occupation needs."""
-
-_TOKENS_A_STEP = 512
-"""Longer prompts are read over several steps, so that running answers go on meanwhile."""
 
 _LONGEST_NGRAM = 3
 """Tokens at an answer's end that are looked for in what came before, fewer where these are not found."""
@@ -164,7 +161,7 @@ class OpenVinoGenerationRunner:
         blocks = math.ceil((self._full_length + drafts) / _BLOCK_TOKENS) * requests
         scheduling.num_kv_blocks = blocks + (math.ceil(blocks * _SHARED_PREFIX_ROOM) if share_prefixes else 1)
         scheduling.max_num_seqs = requests
-        scheduling.max_num_batched_tokens = max(_TOKENS_A_STEP, requests * (1 + drafts))
+        scheduling.max_num_batched_tokens = max(TOKENS_A_STEP, requests * (1 + drafts))
         scheduling.dynamic_split_fuse = True
         scheduling.enable_prefix_caching = share_prefixes
         settings = self._settings | ({"prompt_lookup": True} if drafts else {})
