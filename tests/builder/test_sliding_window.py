@@ -85,7 +85,7 @@ def first_states(folder: Path, backend: str, rows: list[Any]) -> list[Any]:
     compiler.export(folder, described, graph)
     compiler.compile(graph, described, engine)
     feeds = [{"input_ids": row[None], "attention_mask": np.ones_like(row[None])} for row in rows]
-    return [compiler.run(engine, described, feed, 2) for feed in feeds]
+    return list(compiler.answers(engine, described, feeds, 2))
 
 
 @pytest.mark.parametrize("backend", ["OpenVINO", "ONNXRuntime"])

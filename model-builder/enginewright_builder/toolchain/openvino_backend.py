@@ -89,7 +89,7 @@ class OpenVINOBackend:
 
         if description.precision_hint == "bf16":
             model = ov.Core().read_model(graph / GRAPH)
-            arrange_for_bf16(model)
+            arrange_for_bf16(model, description.pooling)
             _save(model, into / GRAPH)
             return
         for name in (GRAPH, "openvino.bin"):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from enginewright_api.engine_description import Pooling
+
 if TYPE_CHECKING:
     import openvino
 
@@ -19,11 +21,12 @@ _HIDDEN = -1e9
 """Added to the scores of tokens that are not there; finite, and still so in bf16."""
 
 
-def arrange_for_bf16(model: openvino.Model) -> None:
-    """All of this module, in place."""
+def arrange_for_bf16(model: openvino.Model, pooling: Pooling) -> None:
+    """All of this module, in place. Where nothing is pooled, the head's product ends what stays in float32."""
     unquantize_attention(model)
     spell_out_attention(model)
-    pool_by_product(model)
+    if pooling is not Pooling.NONE:
+        pool_by_product(model)
 
 
 def unquantize_attention(model: openvino.Model) -> int:
