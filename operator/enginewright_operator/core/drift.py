@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from enginewright_api.identity import digest_of
@@ -57,10 +57,10 @@ def _same_quantity(observed: Any, wanted: Any) -> bool:
 
 
 def quantity(text: str) -> Decimal | None:
-    """Value of a Kubernetes quantity; None when it is none."""
+    """Value of a Kubernetes quantity; None when it is none, as a digest that reads like a number: `12e7345234`."""
     number = text.rstrip("mkKMGTPi")
     unit = text[len(number) :]
     try:
         return Decimal(number) * _UNITS.get(unit, Decimal(1)) if unit in _UNITS or not unit else None
-    except InvalidOperation:
+    except ArithmeticError:
         return None
