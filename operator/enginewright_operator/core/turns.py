@@ -43,7 +43,7 @@ def line(
     at_work: dict[str, int] = defaultdict(int)
     for namespace, _ in running:
         at_work[namespace] += 1
-    ready = [build for build in builds if _name(build) not in running and _would_begin(build, limits, now)]
+    ready = [build for build in builds if _name(build) not in running and would_begin(build, limits, now)]
     ready.sort(key=lambda build: (str(build["metadata"].get("creationTimestamp", "")), _name(build)))
     turns: list[tuple[int, int, BuildName]] = []
     found: dict[BuildName, Wait | None] = {}
@@ -82,7 +82,8 @@ def _name(build: Object) -> BuildName:
     return build["metadata"]["namespace"], build["metadata"]["name"]
 
 
-def _would_begin(build: Object, limits: BuildLimits, now: datetime) -> bool:
+def would_begin(build: Object, limits: BuildLimits, now: datetime) -> bool:
+    """Whether a build without a Job wants one now: it is not judged and does not pause."""
     status = mapping(build, "status")
     # Evidence may be asked for after the verdict: then the verdict is of another generation.
     judged = status.get("phase") in _OVER and status.get("observedGeneration") == build["metadata"].get("generation")

@@ -40,7 +40,7 @@ from ..core.render.services import CANARY
 from ..core.settings import OperatorSettings
 from ..core.snapshot import BuildSnapshot, ClassSnapshot, ModelSnapshot, Published
 from ..core.traffic import Traffic
-from ..core.turns import BuildName, Wait, line
+from ..core.turns import BuildName, Wait, is_over, line, would_begin
 from .gateway_figures import TrafficLookup
 from .queueing import Key
 
@@ -159,32 +159,34 @@ class Gatherer:
             return BuildSnapshot(manifest, self._settings)
         mine = {LABEL_BUILD_KEY: build.spec.key[:32], "app.kubernetes.io/component": "builder"}
         pods = await self._list(POD, key, mine)
+        jobs = await self._list(JOB, key, mine)
         return BuildSnapshot(
             manifest=manifest,
             settings=self._settings,
-            jobs=await self._list(JOB, key, mine),
+            jobs=jobs,
             pods=pods,
             logs=await self._logs(build, key, pods),
             published=await self._published(build),
             accelerator=await self._class(build.spec.accelerator.accelerator_class),
-            wait=await self._wait(key),
+            wait=await self._wait(key, manifest, jobs),
         )
 
-    async def _wait(self, key: Key) -> Wait | None:
+    async def _wait(self, key: Key, manifest: Object, jobs: tuple[Object, ...]) -> Wait | None:
         """Whom the build waits for, where builds are limited.
 
         One look at the line is shared: whoever may begin in it may do so beside the others. A build that was not in it
         is newer than the look.
         """
-        if not self._settings.builds.limited:
-            return None
-        now, name = self._clock(), (key.namespace, key.name)
+        limits, now, name = self._settings.builds, self._clock(), (key.namespace, key.name)
+        at_work = any(not is_over(job) for job in jobs)
+        if not limits.limited or at_work or not would_begin(manifest, limits, now):
+            return None  # it is in no line, and a look at all builds would be for nothing
         if self._line is None or name not in self._line[1] or now - self._line[0] > timedelta(seconds=LINE_SECONDS):
             builds = await self._cluster.list(ENGINE_BUILD, namespace=self._namespace)
-            jobs = await self._cluster.list(
+            builders = await self._cluster.list(
                 JOB, namespace=self._namespace, labels={"app.kubernetes.io/component": "builder"}
             )
-            self._line = now, line(builds, jobs, self._settings.builds, now)
+            self._line = now, line(builds, builders, limits, now)
         return self._line[1].get(name)
 
     async def accelerator_class(self, key: Key) -> ClassSnapshot | None:
