@@ -125,7 +125,9 @@ class Batching(ApiModel):
         default=10_000, ge=1, le=3_600_000, description="Longest wait in the queue."
     )
     stream_interval: Annotated[int, Field(ge=1, le=64)] | None = Field(
-        default=None, description="Tokens of a streamed answer sent together after the first; 1 when left out."
+        default=None,
+        description="Tokens of a streamed answer sent together after the first; when left out, 1 for up to four answers"
+        " at a time and up to 4 for more.",
     )
 
 

@@ -136,7 +136,7 @@ model_transaction_policy {{ decoupled: true }}
 parameters [
   {{ key: "{MAX_REQUESTS}" value: {{ string_value: "{_max_batch_size(engine, batching)}" }} }},
   {{ key: "{MAX_QUEUE_SIZE}" value: {{ string_value: "{batching.max_queue_size}" }} }},
-  {{ key: "{STREAM_INTERVAL}" value: {{ string_value: "{batching.stream_interval or 1}" }} }}
+  {{ key: "{STREAM_INTERVAL}" value: {{ string_value: "{batching.stream_interval or 0}" }} }}
 ]
 """
 

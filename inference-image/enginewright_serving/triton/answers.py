@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +13,17 @@ from enginewright_serving.triton.token_text import TokenText
 
 UNKNOWN_TOKENS = -1
 """`cached_tokens` where the runtime does not tell how much of a prompt it found in its cache."""
+
+_CHUNKS_A_STEP = 4
+"""Chunks worth sending after a step: one takes about 0.3 ms of the processors that compute the next step."""
+
+_LONGEST_CHUNK_TOKENS = 4
+"""Texts that come in larger lumps read badly."""
+
+
+def tokens_a_chunk(answers: int) -> int:
+    """Tokens that a streamed answer sends together while so many answers are under way, where nobody said how many."""
+    return min(_LONGEST_CHUNK_TOKENS, max(1, math.ceil(answers / _CHUNKS_A_STEP)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,7 @@ class Answer:
     """Of each prompt token, for an echo."""
     sampling: Sampling
     text: TokenText
-    stream_interval: int | None
+    stream_interval: Callable[[], int] | None
     """Tokens in a chunk after the first, which comes as soon as it has text; None sends the answer whole."""
     began_seconds: float
     sender: Sender
@@ -111,7 +123,7 @@ class Answer:
         """Whether what came since the last chunk makes one."""
         if self.stream_interval is None:
             return False
-        return not self._begun or len(self._token_ids) >= self.stream_interval
+        return not self._begun or len(self._token_ids) >= self.stream_interval()
 
     def failed(self, message: str) -> None:
         """The engine cannot go on."""

@@ -27,7 +27,7 @@ from enginewright_api.names import CALLERS_FAULT
 from enginewright_serving.activity import ACTIVITY_VARIABLE, Activity
 from enginewright_serving.model_config import MAX_QUEUE_SIZE, MAX_REQUESTS, STREAM_INTERVAL
 from enginewright_serving.threads import engine_threads
-from enginewright_serving.triton.answers import Answer, Chunk, Metrics
+from enginewright_serving.triton.answers import Answer, Chunk, Metrics, tokens_a_chunk
 from enginewright_serving.triton.chat_template import ChatTemplate
 from enginewright_serving.triton.generation_engine import GenerationEngine
 from enginewright_serving.triton.generation_metrics import GenerationMetrics
@@ -56,7 +56,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         max_requests = int(parameters[MAX_REQUESTS]["string_value"])
         self._most_answers = max_requests + int(parameters[MAX_QUEUE_SIZE]["string_value"])
-        self._stream_interval = int(parameters[STREAM_INTERVAL]["string_value"])
+        self._stream_interval = int(parameters[STREAM_INTERVAL]["string_value"])  # 0: by the answers under way
         limits = engine.limits.model_copy(update={"max_batch_size": max_requests})
         engine = engine.model_copy(update={"limits": limits})
         runner = load_generation_runner(folder, engine, engine_threads(os.environ))
@@ -117,7 +117,7 @@ class TritonPythonModel:
                 prompt_logprobs=scores,
                 sampling=wanted.sampling,
                 text=TokenText(self._tokenizer, wanted.stops),
-                stream_interval=self._stream_interval if wanted.streaming else None,
+                stream_interval=self._tokens_a_chunk if wanted.streaming else None,
                 began_seconds=began,
                 sender=sender,
                 metrics=metrics or self._metrics,
@@ -126,6 +126,9 @@ class TritonPythonModel:
                 answer.scored()
             else:
                 self._engine.submit(wanted.prompt, wanted.sampling_of(index), answer)
+
+    def _tokens_a_chunk(self) -> int:
+        return self._stream_interval or tokens_a_chunk(self._engine.answers)
 
     def _warm_up(self) -> None:
         wanted = self._reader.read(_WARM_UP.get)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from enginewright_serving.triton.answers import Answer, Chunk
+from enginewright_serving.triton.answers import Answer, Chunk, tokens_a_chunk
 from enginewright_serving.triton.generation_runner import LENGTH, NewTokens
 from enginewright_serving.triton.sampling import Sampling
 from enginewright_serving.triton.token_text import TokenText
@@ -52,7 +52,8 @@ def answered(interval: int | None) -> list[Chunk]:
     kept, told = Kept(), list(TEXT.encode())
     answer = Answer(
         index=0, prompt=(1, 2), prompt_text="", prompt_logprobs=(), sampling=Sampling(max_tokens=len(told)),
-        text=TokenText(TOKENIZER), stream_interval=interval, began_seconds=0.0, sender=kept, metrics=Unmeasured(),
+        text=TokenText(TOKENIZER), stream_interval=None if interval is None else lambda: interval, began_seconds=0.0,
+        sender=kept, metrics=Unmeasured(),
     )  # fmt: skip
     for at, token in enumerate(told, 1):
         assert answer.tokens(NewTokens(0, (token,), (), LENGTH if at == len(told) else ""), float(at))
@@ -74,3 +75,18 @@ def test_tokens_come_in_chunks_of_the_interval(interval: int | None, counts: lis
     assert "".join(chunk.text for chunk in chunks) == TEXT
     assert [chunk.completion_tokens for chunk in chunks] == [sum(counts[: at + 1]) for at in range(len(counts))]
     assert [chunk.finish_reason for chunk in chunks] == [""] * (len(chunks) - 1) + [LENGTH]
+
+
+def test_few_answers_send_each_token_and_many_share_chunks() -> None:
+    assert [tokens_a_chunk(answers) for answers in (0, 1, 4, 5, 8, 9, 12, 16, 17, 256)] == [
+        1,
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        4,
+        4,
+    ]
