@@ -69,6 +69,16 @@ def trained_classifier(*, shape: str = "minilm", steps: int | None = None, tell:
     return folder
 
 
+def untaught_classifier(layers: int) -> Path:
+    """MiniLM's first layers with a classification head that knows nothing: where a student begins. Made once."""
+    with model_folder(f"untaught-minilm-{layers}", {"layers": layers, "version": 1}) as (folder, made):
+        if not made:
+            with reproducible(0):
+                config = _config(num_hidden_layers=layers)
+                _save(transformers.BertForSequenceClassification.from_pretrained(minilm(), config=config), folder)
+    return folder
+
+
 def accuracy(folder: Path, rows: Sequence[Row]) -> float:
     """Share of rows whose label the model gives."""
     model = load_model(folder, Task.CLASSIFICATION)
