@@ -69,13 +69,18 @@ def trained_classifier(*, shape: str = "minilm", steps: int | None = None, tell:
     return folder
 
 
-def untaught_classifier(layers: int) -> Path:
-    """MiniLM's first layers with a classification head that knows nothing: where a student begins. Made once."""
-    with model_folder(f"untaught-minilm-{layers}", {"layers": layers, "version": 1}) as (folder, made):
+def tiny_classifier() -> Path:
+    """A student that has learnt nothing, of BERT-tiny's shape (Turc 2019): 2 layers, width 128. Made once.
+
+    Its embeddings are MiniLM's along their 128 longest principal directions; the rest is random.
+    """
+    with model_folder("classifier-tiny-untaught", {"version": 1}) as (folder, made):
         if not made:
             with reproducible(0):
-                config = _config(num_hidden_layers=layers)
-                _save(transformers.BertForSequenceClassification.from_pretrained(minilm(), config=config), folder)
+                config = _config(num_hidden_layers=2, hidden_size=128, num_attention_heads=2, intermediate_size=512)
+                model = transformers.BertForSequenceClassification(config)
+                _take_over_embeddings(model, transformers.BertModel.from_pretrained(minilm()))
+                _save(model, folder)
     return folder
 
 
@@ -214,15 +219,25 @@ def _random(teacher: Any) -> tuple[Any, nn.ModuleList]:
     model = transformers.BertForSequenceClassification(config)
     narrow = teacher.config.hidden_size
     turn, _ = torch.linalg.qr(torch.randn(config.hidden_size, narrow))
-    embeddings, given = model.bert.embeddings, teacher.bert.embeddings
     with torch.no_grad():
-        for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-            getattr(embeddings, name).weight.copy_(getattr(given, name).weight @ turn.T)
+        _turn_embeddings(model.bert.embeddings, teacher.bert.embeddings, turn.T)
         pairs = layer_pairs(config.num_hidden_layers, teacher.config.num_hidden_layers)
         maps = nn.ModuleList([nn.Linear(config.hidden_size, narrow, bias=False) for _ in pairs])
         for each in maps:
             each.weight.copy_(turn.T)
     return model, maps
+
+
+def _take_over_embeddings(model: Any, given: Any) -> None:
+    """Words, positions and types along the principal directions of the words, longest first."""
+    with torch.no_grad():
+        _, _, directions = torch.linalg.svd(given.embeddings.word_embeddings.weight, full_matrices=False)
+        _turn_embeddings(model.bert.embeddings, given.embeddings, directions[: model.config.hidden_size].T)
+
+
+def _turn_embeddings(into: Any, given: Any, turn: torch.Tensor) -> None:
+    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
+        getattr(into, name).weight.copy_(getattr(given, name).weight @ turn)
 
 
 def _round(
