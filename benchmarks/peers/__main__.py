@@ -35,6 +35,7 @@ from benchmarks.models.classifier import minilm
 from benchmarks.peers.contender import EAGER, OURS, OURS_EXACT, PEERS, Contender, ContenderFailedError, Running
 from benchmarks.peers.contest import SHAPES, TOKENS, Effort, judge, race
 from benchmarks.peers.rows import rows
+from enginewright_api.cpu import gains_from_bf16
 from enginewright_api.errors import EnginewrightError
 from enginewright_builder.datasets.news import calibration_rows
 from enginewright_builder.machine import default_threads, describe_machine
@@ -43,6 +44,7 @@ from enginewright_builder.processes import Children
 from enginewright_builder.progress import JsonLines
 from enginewright_builder.stages.cache import StageCache
 from enginewright_builder.stages.publish import Restore, find_published
+from enginewright_serving.node import cpu_level
 from enginewright_store import open_store
 
 _CALIBRATION_ROWS = 128
@@ -164,7 +166,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the rows here")
     given = parser.parse_args()
     effort = Effort(32, 10.0, 3) if given.quick else Effort(128, given.seconds, 5)
-    exact = [one for one in OURS_EXACT if one.variant != "bf16" or "amx_bf16" in describe_machine()]
+    exact = [one for one in OURS_EXACT if one.variant != "bf16" or gains_from_bf16(cpu_level())]
     contenders = (EAGER, OURS, *(() if given.quick else exact), *PEERS)
     found: list[dict[str, Any]] = []
     missing: dict[str, str] = {}

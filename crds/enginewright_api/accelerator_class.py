@@ -64,7 +64,8 @@ class AcceleratorClassSpec(ApiModel):
         default="", description='CUDA compute capability such as "9.0"; empty for CPU.'
     )
     architecture: Annotated[str, Field(max_length=63)] = Field(
-        default="", description="Instruction set level of a CPU, such as x86_64-avx512-vnni."
+        default="",
+        description="Instruction set level of a CPU: x86_64, x86_64-avx2, -avx512, -avx512-vnni, -zen4, -amx; aarch64.",
     )
     memory_gib: float = Field(
         alias="memoryGiB",

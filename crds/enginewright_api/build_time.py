@@ -15,7 +15,13 @@ from enginewright_api.optimization import PruningCriterion, QuantizationMethod
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.support import calibrates
 
-_FLOPS_A_CORE = {"x86_64-amx": 60e9, "x86_64-avx512-vnni": 50e9, "x86_64-avx512": 45e9, "x86_64-avx2": 30e9}
+_FLOPS_A_CORE = {
+    "x86_64-amx": 60e9,
+    "x86_64-zen4": 70e9,
+    "x86_64-avx512-vnni": 50e9,
+    "x86_64-avx512": 45e9,
+    "x86_64-avx2": 30e9,
+}
 """What eager PyTorch reaches in float32 with matrices 384 wide."""
 _OTHER_FLOPS = 15e9
 _WIDTH = 384

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Each level needs the flags of /proc/cpuinfo beside it and those of the levels before.
+_AVX2 = frozenset({"avx2", "fma", "f16c"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_VNNI = _AVX512 | {"avx512_vnni"}
+# Flags of /proc/cpuinfo that each level needs; a machine runs the engines of its own level and of those before it.
 _X86_LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
     ("x86_64", frozenset()),
-    ("x86_64-avx2", frozenset({"avx2", "fma", "f16c"})),
-    ("x86_64-avx512", frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})),
-    ("x86_64-avx512-vnni", frozenset({"avx512_vnni"})),
-    ("x86_64-amx", frozenset({"amx_tile", "amx_int8", "amx_bf16"})),
+    ("x86_64-avx2", _AVX2),
+    ("x86_64-avx512", _AVX512),
+    ("x86_64-avx512-vnni", _VNNI),
+    # AMD from Zen 4 on; sse4a, which only AMD has, tells it from Intel CPUs whose AMX is hidden.
+    ("x86_64-zen4", _VNNI | {"avx512_bf16", "sse4a"}),
+    ("x86_64-amx", _VNNI | {"amx_tile", "amx_int8", "amx_bf16"}),
 )
 _X86_ORDER = tuple(name for name, _ in _X86_LEVELS)
 _FAMILIES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -22,12 +27,7 @@ def cpu_architecture(machine: str, flags: Iterable[str]) -> str:
     if family != "x86_64":
         return family
     present = frozenset(flags)
-    reached = _X86_ORDER[0]
-    for name, needed in _X86_LEVELS:
-        if not needed <= present:
-            break
-        reached = name
-    return reached
+    return [name for name, needed in _X86_LEVELS if needed <= present][-1]
 
 
 def cpu_runs(engine_architecture: str, machine_architecture: str) -> bool:
@@ -43,8 +43,13 @@ def cpu_runs(engine_architecture: str, machine_architecture: str) -> bool:
 
 
 def gains_from_bf16(architecture: str) -> bool:
-    """Whether CPUs of this level multiply bf16 faster than float32: with AMX tiles only.
+    """Whether CPUs of this level multiply bf16 faster than float32: with AMX tiles, and AMD's from Zen 4 on.
 
-    With avx512_bf16 alone encoders are slower in bf16 than in float32, so it does not count.
+    On Intel CPUs with avx512_bf16 alone encoders are slower in bf16 than in float32, so it does not count.
     """
-    return "amx" in architecture
+    return any(level in architecture for level in ("amx", "zen4"))
+
+
+def computes_bf16(architecture: str) -> bool:
+    """Whether CPUs of this level have instructions for bf16 at all."""
+    return "bf16" in architecture or gains_from_bf16(architecture)

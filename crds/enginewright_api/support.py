@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from enginewright_api.cpu import computes_bf16
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.nvidia_support import BACKENDS as NVIDIA_BACKENDS
 from enginewright_api.nvidia_support import nvidia_rows, unavailable_on_nvidia
@@ -421,13 +422,13 @@ def _kv_cache(quantization: Quantization, *, generates: bool) -> list[Unavailabl
 def _bf16(quantization: Quantization, accelerator: AcceleratorFacts | None) -> list[Unavailable]:
     if quantization.format is not Format.BF16 or accelerator is None:
         return []
-    if any(flag in accelerator.architecture for flag in ("bf16", "amx")):
+    if computes_bf16(accelerator.architecture):
         return []
     name = accelerator.accelerator_class
     return [
         (
             "optimization.quantization.format",
             f"accelerator class {name} does not compute in BF16: its architecture"
-            f" ({accelerator.architecture or 'not given'}) names neither bf16 nor amx",
+            f" ({accelerator.architecture or 'not given'}) names none of bf16, amx and zen4",
         )
     ]

@@ -54,7 +54,7 @@ def rows(texts: list[str], tokens: int) -> list[Feed]:
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The float32 graph, and engines of it quantised for a CPU without and with AMX."""
+    """The float32 graph, and engines of it quantised for CPUs that gain nothing from bf16 and for those that do."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("float", "quantised", "f32", "bf16")}
     OPENVINO.export(MODEL, described(""), folders["float"])
     calibration = rows([row.text for row in calibration_rows()[:32]], 64)
@@ -97,7 +97,7 @@ def test_an_arranged_graph_means_the_same(tmp_path: Path, pooling: Pooling) -> N
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-@pytest.mark.skipif(not gains_from_bf16(cpu_level()), reason="this CPU has no AMX: nothing runs in bf16 here")
+@pytest.mark.skipif(not gains_from_bf16(cpu_level()), reason="this CPU gains nothing from bf16: nothing runs in it")
 def test_every_normalisation_of_an_arranged_engine_runs_in_bf16(engines: dict[str, Path]) -> None:
     def normalisations(engine: str) -> list[str]:
         compiled = ov.Core().compile_model(
@@ -110,7 +110,7 @@ def test_every_normalisation_of_an_arranged_engine_runs_in_bf16(engines: dict[st
     assert set(normalisations("f32")) == {"f32"}, "the plugin keeps no long tail in float32 any more: drop the product"
 
 
-@pytest.mark.skipif(not gains_from_bf16(cpu_level()), reason="this CPU has no AMX: nothing runs in bf16 here")
+@pytest.mark.skipif(not gains_from_bf16(cpu_level()), reason="this CPU gains nothing from bf16: nothing runs in it")
 @pytest.mark.parametrize("tokens", [31, HEAD_WIDTH, 64])
 def test_bf16_costs_a_quantised_encoder_nothing_at_any_length(engines: dict[str, Path], tokens: int) -> None:
     texts = [feed for feed in rows([row.text for row in evaluation_rows()[:200]], tokens) if _length(feed) == tokens]
@@ -122,7 +122,7 @@ def test_bf16_costs_a_quantised_encoder_nothing_at_any_length(engines: dict[str,
 
     in_float = lost("f32", "")
     assert lost("bf16", "x86_64-amx") < 1.3 * in_float
-    if tokens == HEAD_WIDTH:
+    if tokens == HEAD_WIDTH and "amx" in cpu_level():
         assert lost("f32", "x86_64-amx") > 2 * in_float, "attention over 8 bits is right in bf16: keep it quantised"
 
 

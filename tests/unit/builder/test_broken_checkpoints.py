@@ -305,6 +305,7 @@ def test_only_bf16_changes_the_precision_of_inference(tmp_path: Path, quantizati
         (Backend.OPENVINO, {"format": "INT8"}, "x86_64-amx", "bf16"),
         (Backend.OPENVINO, {"format": "INT4", "method": "GPTQ"}, "x86_64-amx", "bf16"),
         (Backend.OPENVINO, {"format": "INT8"}, "x86_64-avx512-vnni", "f32"),
+        (Backend.OPENVINO, {"format": "INT8"}, "x86_64-zen4", "bf16"),
         (Backend.OPENVINO, {"format": "INT8"}, "x86_64-avx512-bf16", "f32"),
         (Backend.OPENVINO, {"format": "INT8"}, "", "f32"),
         (Backend.OPENVINO, None, "x86_64-amx", "f32"),
