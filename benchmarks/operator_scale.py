@@ -7,6 +7,10 @@ EngineBuild, Deployment, Service and ConfigMap; its artifact is in the store alr
 it is scaled to zero replicas, so that no N pods have to be played. The operator is a process of its own.
 
     create_p99_seconds     N models created at once (100 a second): until a model's Deployment and Service exist
+    writes_per_model       of the operator, from a model's creation until nothing moves; Events left out
+    events_per_model       Events it wrote meanwhile
+    visits_per_model       of models and builds, meanwhile
+    cpu_ms_per_model       processor time of the operator, meanwhile
     create_floor_seconds   p99 of the same when a client that decides nothing writes the same objects while no operator
                            runs: what this API server and its controllers take by themselves
     cold_start_seconds     a new operator process: until every model was visited
@@ -25,6 +29,7 @@ import multiprocessing
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,6 +58,10 @@ from tests.scenarios.models import accelerator_class, model, settings
 
 BARS = {
     "create_p99_seconds": 30.0,
+    "writes_per_model": 0.0,
+    "events_per_model": 0.0,
+    "visits_per_model": 0.0,
+    "cpu_ms_per_model": 0.0,
     "create_floor_seconds": 0.0,
     "cold_start_seconds": 60.0,
     "steady_writes": 0.0,
@@ -74,7 +83,10 @@ class Figures(NamedTuple):
 
     visited: int
     """Models."""
-    writes: int
+    visits: int
+    writes: Counter[str]
+    """By verb and plural."""
+    cpu_seconds: float
     last_visit_at: float
     """Monotonic."""
     rss_megabytes: float
@@ -94,11 +106,13 @@ class Counted(Operator):
     """Knows which models it visited."""
 
     visited: set[str]
+    visits: int
     last_visit_at: float
 
     async def visit(self, key: Any) -> float | None:
         """As `Operator.visit`."""
         again = await super().visit(key)
+        self.visits += 1
         if key.kind == OPTIMIZED_MODEL.kind:
             self.visited.add(f"{key.namespace}/{key.name}")
         self.last_visit_at = time.monotonic()
@@ -109,15 +123,16 @@ def _operator_process(kubeconfig: Path, pipe: Connection) -> None:
     """Runs an operator; answers each question on the pipe with what it counted so far."""
 
     async def run() -> None:
-        writes = 0
+        writes: Counter[str] = Counter()
+        began_seconds = time.process_time()
 
         def observe(call: Call) -> None:
-            nonlocal writes
-            writes += call.verb in ("apply", "create", "patch", "delete")
+            if call.verb in ("apply", "create", "patch", "delete"):
+                writes[f"{call.verb} {call.plural}"] += 1
 
         cluster = await KubernetesCluster.from_kubeconfig(kubeconfig, observe=observe)
         operator = Counted(cluster, FullStore(), settings())
-        operator.visited, operator.last_visit_at = set(), time.monotonic()
+        operator.visited, operator.visits, operator.last_visit_at = set(), 0, time.monotonic()
         task = asyncio.create_task(operator.run())
         lags: list[float] = []
         while not task.done():
@@ -127,7 +142,13 @@ def _operator_process(kubeconfig: Path, pipe: Connection) -> None:
             if pipe.poll():
                 pipe.recv()
                 lag = _percentile([0.0, *lags], 99)
-                pipe.send(Figures(len(operator.visited), writes, operator.last_visit_at, _rss_megabytes(), lag))
+                pipe.send(
+                    Figures(
+                        len(operator.visited), operator.visits, writes,
+                        time.process_time() - began_seconds, operator.last_visit_at,
+                        _rss_megabytes(), lag,
+                    )
+                )  # fmt: skip
         task.result()
 
     asyncio.run(run())
@@ -182,7 +203,7 @@ async def measured(kubeconfig: Path, objects: int) -> dict[str, float]:
         first = Process(kubeconfig)
         try:
             created = await _created(cluster, namespaces, objects)
-            await first.until_quiet(objects)
+            making = await first.until_quiet(objects)
         finally:
             first.end()
         second = Process(kubeconfig)
@@ -190,8 +211,9 @@ async def measured(kubeconfig: Path, objects: int) -> dict[str, float]:
             figures = await second.until_quiet(objects)
             found = {
                 "create_p99_seconds": _percentile(created, 99),
+                **_per_model(making, objects),
                 "cold_start_seconds": figures.last_visit_at - second.started_at,
-                "steady_writes": float(figures.writes),
+                "steady_writes": float(figures.writes.total()),
                 "rss_megabytes": figures.rss_megabytes,
                 "loop_lag_p99_ms": 1000 * figures.lag_seconds,
             }
@@ -208,6 +230,18 @@ async def measured(kubeconfig: Path, objects: int) -> dict[str, float]:
         for name in namespaces:
             await cluster.delete(Ref(NAMESPACE, name))
         await cluster.close()
+
+
+def _per_model(found: Figures, objects: int) -> dict[str, float]:
+    """What a new model costs, which does not depend on how busy the machine is."""
+    events = found.writes["create events"]
+    print(", ".join(f"{what} {number / objects:.2f}" for what, number in found.writes.most_common()), flush=True)
+    return {
+        "writes_per_model": (found.writes.total() - events) / objects,
+        "events_per_model": events / objects,
+        "visits_per_model": found.visits / objects,
+        "cpu_ms_per_model": 1000 * found.cpu_seconds / objects,
+    }
 
 
 async def _created(cluster: KubernetesCluster, namespaces: list[str], objects: int) -> list[float]:

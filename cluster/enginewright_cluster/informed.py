@@ -2,7 +2,7 @@
 
 Never older than the reader's own last write: what a write answers is known at once, and where the outcome of a write is
 unknown the object is read afresh before anything is answered about its kind. Others' writes are known when their event
-comes, and that event asks for the next visit.
+comes. What becomes known is news once, be it by a write's answer or by an event: the event of an own write is none.
 """
 
 from __future__ import annotations
@@ -32,9 +32,14 @@ class Informed:
         indexed_labels: Collection[str],
         *,
         owned_kinds: Collection[Kind] = (),
+        news: Callable[[Kind, WatchEvent], None] = lambda kind, event: None,
     ) -> None:
-        """`kinds`: those that will be watched; `owned_kinds`: those of them that are asked for by their owner."""
+        """`kinds`: those that will be watched; `owned_kinds`: those of them that are asked for by their owner.
+
+        `news` is told of each version of an object that is watched when it becomes known here, and of each deletion.
+        """
         self._cluster = cluster
+        self._news = news
         self._caches = {kind: ObjectCache(indexed_labels, by_owner=kind in owned_kinds) for kind in kinds}
         self._selected: dict[Kind, tuple[str | None, Mapping[str, str]]] = {}
         """Namespace and labels of the watch of each kind, once its present is known."""
@@ -147,7 +152,7 @@ class Informed:
 
         def begun() -> None:
             for key, uid in unseen.items():
-                self._caches[kind].forget(key, uid)
+                self._missed(kind, key, uid)
             unseen.clear()
             self._missing.pop(kind, None)
             self._selected[kind] = (namespace, dict(labels or {}))
@@ -175,9 +180,12 @@ class Informed:
 
     def _learn(self, kind: Kind, event: WatchEvent) -> None:
         if event.type is not EventType.DELETED:
-            self._caches[kind].put(event.object)
-        elif not self._caches[kind].deleted(event.object):
+            if self._caches[kind].put(event.object):
+                self._news(kind, event)
+            return
+        if not self._caches[kind].deleted(event.object):
             self._doubt(ref_of(event.object))
+        self._news(kind, event)
 
     def _covers(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None) -> bool:
         """Whether the watch of this kind tells all that the query asks for."""
@@ -220,8 +228,18 @@ class Informed:
 
     def _know(self, kind: Kind, item: Object) -> None:
         cache = self._caches.get(kind)
-        if cache is not None and kind in self._selected and matches(self._selected[kind][1], item):
-            cache.put(item)
+        if cache is None or kind not in self._selected or not matches(self._selected[kind][1], item):
+            return
+        if cache.put(item):
+            self._news(kind, WatchEvent(EventType.MODIFIED, item))
+
+    def _missed(self, kind: Kind, key: Key, uid: str) -> None:
+        """An object is gone, and its deletion was not told, or not yet."""
+        cache = self._caches[kind]
+        item = cache.get(key) if cache.uid(key) == uid else None
+        cache.forget(key, uid)
+        if item is not None:
+            self._news(kind, WatchEvent(EventType.DELETED, item))
 
     async def _settle_doubts(self, kind: Kind) -> None:
         """Read what is in doubt; whoever reads meanwhile waits for nothing less."""
@@ -241,7 +259,7 @@ class Informed:
         items = await self._cluster.list(ref.kind, namespace=ref.namespace, labels=labels)
         item = next((item for item in items if item["metadata"]["name"] == ref.name), None)
         if known is not None and (item is None or item["metadata"].get("uid") != known):
-            cache.forget(key, known)
+            self._missed(ref.kind, key, known)
         if item is not None:
             self._know(ref.kind, item)
         if self._doubtful[ref.kind].get(ref) == doubt:

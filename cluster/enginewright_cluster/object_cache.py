@@ -62,18 +62,19 @@ class ObjectCache:
         """The objects of a namespace by name, each unpacked when it is asked for."""
         return _Named(self, namespace, self._by_namespace.get(namespace, {}))
 
-    def put(self, item: Object) -> None:
-        """A version of an object; an older one than is known changes nothing."""
+    def put(self, item: Object) -> bool:
+        """A version of an object; whether it is news, as opposed to one that is known or older than what is."""
         key, metadata = key_of(item), item["metadata"]
         version, known = _version(item), self._packed.get(key)
         if metadata.get("uid") in self._gone or (known is not None and known.version >= version):
-            return
+            return False
         self._drop(key)
         packed = _Packed(metadata.get("uid", ""), version, tuple(self._entries(item)), self._packing.pack(item))
         self._packed[key] = packed
         self._by_namespace.setdefault(key[0], {})[key] = None
         for entry in packed.entries:
             self._index[entry] = (*self._index.get(entry, ()), key)
+        return True
 
     def deleted(self, item: Object) -> bool:
         """This object is gone; another one of its name stays. False when something newer is known of it: look again."""

@@ -50,15 +50,6 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True)
-class PatchStatus:
-    """JSON merge patch of the status; only what differs."""
-
-    reference: Reference
-    patch: Mapping[str, Any]
-    uid: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Delete:
     """Background deletion of exactly the object that was seen."""
 
@@ -75,6 +66,21 @@ class Emit:
     reason: str
     message: str
     occasion: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatchStatus:
+    """JSON merge patch of the status; only what differs.
+
+    One that `may_wait` is left out where another visit follows at once: it says the same, and what has come since.
+    """
+
+    reference: Reference
+    patch: Mapping[str, Any]
+    uid: str | None
+    events: tuple[Emit, ...] = ()
+    """Told before it is written: what it says that the former one did not."""
+    may_wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,10 @@ def status(draft: Draft) -> Draft:
         last_failure=_last_failure(draft, old),
     )
     patch = status_patch(snapshot.manifest.get("status", {}), new.wire(), foreign=FOREIGN_KEYS)
-    draft = draft.doing(*_events(draft, old.conditions, conditions))
-    return draft.doing(PatchStatus(Reference.to(snapshot.manifest), patch, snapshot.uid)) if patch else draft
+    if not patch:
+        return draft
+    events = tuple(_events(draft, old.conditions, conditions))
+    return draft.doing(PatchStatus(Reference.to(snapshot.manifest), patch, snapshot.uid, events, may_wait=True))
 
 
 def _completed(draft: Draft) -> Draft:

@@ -39,10 +39,13 @@ class Executor:
         self._tell = tell
         self._counted = counted
 
-    async def execute(self, plan: Plan, outdated: Outdated) -> float | None:
+    async def execute(
+        self, plan: Plan, outdated: Outdated, postponed: Callable[[], bool] = lambda: False
+    ) -> float | None:
         """Seconds after which to look again, if the plan says so. Raises what the cluster raised.
 
-        A plan that is outdated before one of its writes ends there, to be made anew at once.
+        A plan that is outdated before one of its writes ends there, to be made anew at once. `postponed` is asked
+        before a status that may wait, and true only where another visit follows at once.
         """
         again: list[float] = []
         for effect in plan.effects:
@@ -51,6 +54,8 @@ class Executor:
                 continue
             if await outdated():
                 return 0.0
+            if isinstance(effect, PatchStatus) and effect.may_wait and postponed():
+                continue
             await self._write(effect)
             self._counted(type(effect).__name__)
         return min(again, default=None)
@@ -66,7 +71,9 @@ class Executor:
                 metadata = {**patch.get("metadata", {}), **precondition}
                 whole = {**patch, **({"metadata": metadata} if metadata else {})}
                 await self._cluster.patch(_ref(reference), whole, uid=uid)
-            case PatchStatus(reference, patch, uid):
+            case PatchStatus(reference, patch, uid, events):
+                for event in events:
+                    await self._tell(event)
                 await self._cluster.patch_status(_ref(reference), patch, uid=uid)
             case Delete(reference, uid):
                 await self._delete(reference, uid)

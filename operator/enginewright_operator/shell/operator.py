@@ -19,6 +19,7 @@ from enginewright_cluster.port import (
     ConflictError,
     Kind,
     NotFoundError,
+    WatchEvent,
 )
 
 from ..core.effects import Plan
@@ -28,6 +29,7 @@ from .execution import Executor
 from .gateway_figures import GatewayFigures, TrafficLookup
 from .gathering import Clock, Gatherer, StoreLookup
 from .metrics import Metrics
+from .postponing import Postponing
 from .queueing import Key, Queue
 from .telling import Teller
 from .triggers import ADD_ONS, WATCHED, Triggers
@@ -72,6 +74,7 @@ class Operator:
             [kind for kind, _ in WATCHED],
             (LABEL_MODEL, LABEL_BUILD_KEY),
             owned_kinds=(ENGINE_BUILD,),
+            news=self._heard,
         )
         self._namespace = namespace
         self._clock = clock
@@ -81,6 +84,7 @@ class Operator:
         self._triggers = Triggers()
         self.queue = Queue(self.visit, workers=workers, failed=self._failed, begun=self._begun)
         self._teller = Teller(informed, clock, lambda: self.queue.late_seconds > BEHIND_SECONDS)
+        self._postponing = Postponing(self.queue.asks_for)
         self._executor = Executor(informed, self._teller.tell, self._seen.wrote)
         self._seen.follow_queue(lambda: self.queue.depth, lambda: self.queue.oldest_seconds)
 
@@ -105,10 +109,12 @@ class Operator:
     async def visit(self, key: Key) -> float | None:
         """Reconcile one key once. Answers when to look again. Raises what should be tried again later."""
         started = time.perf_counter()
+        may_wait = self._postponing.visit(key)
         plan = await self._plan(key)
         again = None
         if plan is not None:
-            again = await self._executor.execute(plan, partial(self._gatherer.is_outdated, key, plan.generation))
+            outdated = partial(self._gatherer.is_outdated, key, plan.generation)
+            again = await self._executor.execute(plan, outdated, may_wait)
         if plan is not None and plan.writes:
             log.info("reconciled", extra={"key": str(key), "writes": len(plan.writes), **plan.labels})
         self._seen.visited(key.kind, time.perf_counter() - started)
@@ -134,8 +140,6 @@ class Operator:
             try:
                 async for event in self._cluster.watch(kind, namespace=namespace, labels=labels):
                     self._seen.inventory.saw(kind, event)
-                    for key in self._triggers.keys(kind, event):
-                        self.queue.add(key)
             except TransientError as error:
                 self._seen.inventory.forget(kind)
                 log.warning("watch broke off", extra={"kind": kind.kind, "error": str(error)})
@@ -144,6 +148,11 @@ class Operator:
                     raise
                 pause = ADD_ON_PAUSE_SECONDS
             await asyncio.sleep(pause)
+
+    def _heard(self, kind: Kind, event: WatchEvent) -> None:
+        """Of what others wrote when its event comes, of what a visit wrote at once: that visit is followed by one."""
+        for key in self._triggers.keys(kind, event):
+            self.queue.add(key)
 
     async def _resync(self) -> None:
         while True:

@@ -64,6 +64,11 @@ class Queue:
             heapq.heappush(self._heap, (due, key))
             self._changed.set()
 
+    def asks_for(self, key: Key) -> bool:
+        """Whether a visit of this key is due; during one, whether another one follows at once."""
+        due = self._due.get(key)
+        return due is not None and due <= asyncio.get_running_loop().time()
+
     @property
     def depth(self) -> int:
         """Keys that wait, whether due or not."""

@@ -282,6 +282,33 @@ async def test_a_watch_that_begins_anew_forgets_what_went_meanwhile() -> None:
         assert [item["data"] for item in await cluster.list(CONFIG_MAP, labels=OURS)] == [{"n": "2"}]
 
 
+async def test_what_becomes_known_is_news_once() -> None:
+    inner, news = FakeCluster(), list[str]()
+
+    def heard(kind: Kind, event: WatchEvent) -> None:
+        news.append(
+            f"{event.type.value} {event.object['metadata']['name']} {event.object.get('data', {}).get('n', '')}"
+        )
+
+    await inner.create(config(n="1"))
+    cluster = Informed(inner, [CONFIG_MAP], ["model"], news=heard)
+    async with _following(cluster):
+        await _told()
+        assert news == ["ADDED one 1"]
+        await cluster.apply(config(n="2"))
+        assert news[1:] == ["MODIFIED one 2"], "as soon as the write is answered"
+        await cluster.apply(config(n="2"))
+        await _told()
+        assert len(news) == 2, "neither its event is news, nor a write that changed nothing"
+        await inner.patch(ONE, {"data": {"n": "3"}})
+        await _told()
+        assert news[2:] == ["MODIFIED one 3"]
+    await inner.delete(ONE)
+    async with _following(cluster):
+        await _told()
+    assert news[3:] == ["DELETED one 3"], "though no event told it"
+
+
 async def test_nothing_is_answered_from_a_present_that_is_told_in_part() -> None:
     inner = FakeCluster()
     await inner.create(config())
