@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from enginewright_api.evidence import BenchmarkEvidence, EvidenceRequest, QualityEvidence
+from enginewright_api.geometry import CheckpointSizes
 from enginewright_api.meta import API_VERSION, Condition, ObjectMeta
 from enginewright_api.model_base import ApiModel
 from enginewright_api.outcome import ArtifactReference, Failure, StageReport
@@ -78,6 +79,11 @@ class EngineBuildStatus(ApiModel):
     )
     phase: BuildPhase = Field(default=BuildPhase.QUEUED, description="Queued, Running, Succeeded or Failed.")
     stages: Annotated[list[StageReport], Field(max_length=32)] = Field(default_factory=list, description="Progress.")
+    checkpoint: CheckpointSizes | None = Field(
+        default=None,
+        description="Sizes of the source's checkpoint, from when it was fetched: what else is asked of this source is "
+        "held against its class's memory before a build begins.",
+    )
     artifact: ArtifactReference | None = Field(default=None, description="Where the engine is.")
     evidence: Annotated[list[MeasuredEvidence], Field(max_length=8)] = Field(
         default_factory=list, description="What was measured."

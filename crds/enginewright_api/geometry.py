@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import Field
+
 from enginewright_api.errors import DeterministicError
+from enginewright_api.model_base import ApiModel
 
 _GATED = frozenset(
     {
@@ -96,6 +99,33 @@ class Geometry:
         weights = self.layers * (self.attention_weights + self.feed_forward_weights // self.experts)
         head = self.width * self.vocabulary if self.decoder else 0
         return 2 * (weights + head) + 4 * self.layers * context_tokens * self.heads * self.head_width
+
+
+class CheckpointSizes(ApiModel):
+    """A checkpoint's geometry as a builder tells it: what the memory of any engine of this source is estimated from."""
+
+    layers: int = Field(ge=1, description="Layers.")
+    width: int = Field(ge=1, description="Width of the residual stream.")
+    heads: int = Field(ge=1, description="Attention heads of a layer.")
+    key_value_heads: int = Field(ge=1, description="Heads with keys and values of their own.")
+    head_width: int = Field(ge=1, description="Width of a head.")
+    neurons: int = Field(ge=1, description="Neurons of a feed-forward block.")
+    vocabulary: int = Field(ge=1, description="Rows of the token table.")
+    positions: int = Field(ge=0, description="Rows of the position table.")
+    gated: bool = Field(description="Whether feed-forward blocks have three matrices.")
+    tied: bool = Field(description="Whether the output head is the token table.")
+    experts: int = Field(default=1, ge=1, description="Feed-forward blocks of a layer.")
+    decoder: bool = Field(default=False, description="Whether there is an output head.")
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> CheckpointSizes:
+        """To be told."""
+        return cls(**asdict(geometry))
+
+    @property
+    def geometry(self) -> Geometry:
+        """As estimates take it."""
+        return Geometry(**self.model_dump())
 
 
 def _number(config: Mapping[str, Any], *names: str, default: int | None = None) -> int:

@@ -226,7 +226,7 @@ class ScalingStatus(ApiModel):
 class LastFailure(ApiModel):
     """Root cause of the last failure; stays until the next success."""
 
-    stage: str = Field(default="", description="Build stage, or Rollout.")
+    stage: str = Field(default="", description="Build stage; `plan` where no build was begun; Rollout.")
     reason: str = Field(description="CamelCase reason.")
     message: str = Field(description="One sentence.")
     exit_code: int | None = Field(default=None, description="Exit code.")

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from enginewright_api.errors import EnginewrightError, FailureClass
+from enginewright_api.geometry import CheckpointSizes
 from enginewright_api.identity import canonical_json
 from enginewright_api.manifest import Evidence
 from enginewright_api.model_base import ApiModel
@@ -33,6 +34,16 @@ class StageReport(ApiModel):
     seconds: float = Field(default=0.0, description="Time it took.")
     message: str = Field(default="", description="One sentence.")
     fraction: float | None = Field(default=None, description="Share done while running, where known.")
+
+
+class StageLine(StageReport):
+    """The same on a builder's stdout, with what the stage brought."""
+
+    checkpoint: CheckpointSizes | None = Field(default=None, description="Sizes of the checkpoint it fetched.")
+
+    def report(self) -> StageReport:
+        """What stays in a status: shares of a stage change all the time and would make every look a write."""
+        return StageReport(name=self.name, state=self.state, seconds=self.seconds, message=self.message)
 
 
 class ArtifactReference(ApiModel):
@@ -80,6 +91,7 @@ class BuildOutcome(ApiModel):
     evidence: Evidence | None = Field(default=None, description="Set on success.")
     failure: Failure | None = Field(default=None, description="Set on failure.")
     stages: list[StageReport] = Field(default_factory=list, description="Each stage's final report.")
+    checkpoint: CheckpointSizes | None = Field(default=None, description="Sizes of the source's checkpoint.")
     peak_memory_bytes: int = Field(default=0, description="Largest resident size of the builder and its children.")
     seconds: float = Field(default=0.0, description="Wall time.")
 

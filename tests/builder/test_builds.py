@@ -20,7 +20,7 @@ from enginewright_api.errors import FailureClass
 from enginewright_api.evidence import Verdict
 from enginewright_api.identity import sha256_hex
 from enginewright_api.manifest import Manifest
-from enginewright_api.outcome import BuildOutcome
+from enginewright_api.outcome import BuildOutcome, StageLine
 from enginewright_store import open_store
 from enginewright_store.artifact import read_evidence, read_manifest, read_signature, verify_signature
 from enginewright_store.signing import generate_key
@@ -84,6 +84,20 @@ def test_openvino_static_int8(shared: Builder) -> None:
     assert outcome.artifact.signature == signer.public.identity
     subjects: Any = manifest.provenance["subject"]
     assert {subject["name"] for subject in subjects} == {file.path for file in manifest.files}
+
+
+def test_what_its_class_cannot_hold_is_refused_and_the_sizes_are_told(fresh: Builder) -> None:
+    outcome, reports, code = fresh.run(request("OpenVINO", OPENVINO_INT8, memory_gib=0.25))
+    assert code == 20
+    assert outcome.failure is not None
+    assert (outcome.failure.reason, outcome.failure.retryable) == ("WillNotFit", False)
+    assert "accelerator class cpu has 0.25 GiB" in outcome.failure.message
+    assert set(states(reports)) == {"fetch"}, "nothing heavy was begun"
+    sizes = outcome.checkpoint
+    assert sizes is not None
+    assert (sizes.layers, sizes.width, sizes.vocabulary) == (6, 384, 30522)
+    assert isinstance(reports[-1], StageLine)
+    assert reports[-1].checkpoint == sizes, "before the build has ended"
 
 
 def test_a_second_build_of_a_key_does_nothing(shared: Builder) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from enginewright_api.outcome import StageReport
+from enginewright_api.outcome import StageLine
 from tests.builder.building import PACKAGE
 
 pytestmark = pytest.mark.timeout(900)
@@ -55,8 +55,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     return folder, done
 
 
-def reports(output: str) -> list[StageReport]:
-    return [StageReport.model_validate(json.loads(line)) for line in output.splitlines() if line.startswith("{")]
+def reports(output: str) -> list[StageLine]:
+    return [StageLine.model_validate(json.loads(line)) for line in output.splitlines() if line.startswith("{")]
 
 
 def test_candidates_are_built_in_turn_and_share_their_stages(

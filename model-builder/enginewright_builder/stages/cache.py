@@ -20,10 +20,11 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from enginewright_api.errors import EnginewrightError
+from enginewright_api.geometry import CheckpointSizes
 from enginewright_api.identity import canonical_json
 from enginewright_api.manifest import ArtifactFile
 from enginewright_api.model_base import ApiModel
-from enginewright_api.outcome import StageReport, StageState
+from enginewright_api.outcome import StageLine, StageReport, StageState
 from enginewright_builder.failures import StageError, translate
 from enginewright_builder.places import Places
 from enginewright_builder.progress import Progress
@@ -83,6 +84,13 @@ class StageCache:
         self._progress.tell(
             StageReport(name=name, state=StageState.RUNNING, fraction=round(fraction, 3), message=message)
         )
+
+    def tell_sizes(self, name: str, sizes: CheckpointSizes) -> None:
+        """Of the checkpoint that a stage has brought: its last line once more, with them."""
+        last = next(report for report in reversed(self.reports) if report.name == name)
+        line = StageLine(**last.model_dump(), checkpoint=sizes)
+        self.reports.append(line)
+        self._progress.tell(line)
 
     def _done(self, stage: Stage, state: StageState, begun: float, message: str) -> None:
         report = StageReport(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -16,6 +17,7 @@ from enginewright_api.engine_build import (
 )
 from enginewright_api.errors import FailureClass, first_problem
 from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.geometry import CheckpointSizes
 from enginewright_api.names import LABEL_EVIDENCE
 from enginewright_api.outcome import ArtifactReference, Failure, StageReport
 
@@ -23,7 +25,7 @@ from .attempts import GiveUp, Later, Start, Working, course
 from .conditions import Finding, in_transition, is_false, is_true, merged, rfc3339
 from .effects import Apply, Create, Effect, Emit, Object, PatchStatus, Plan, Reference, RequeueAfter
 from .job_outcomes import JobView, view_job
-from .progress import stages_in
+from .progress import sizes_in, stages_in
 from .reading import mapping
 from .render.jobs import build_job, recipe_config_map
 from .snapshot import BuildSnapshot
@@ -44,6 +46,7 @@ class Known:
     """Attempts, oldest first: view, evidence label, time it ended."""
     artifact: ArtifactReference | None
     evidence: dict[str, MeasuredEvidence]
+    checkpoint: CheckpointSizes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,14 @@ def _known(snapshot: BuildSnapshot, build: EngineBuild) -> Known:
                 request_digest=item.request_digest, quality=item.quality, benchmark=item.benchmark
             )
             evidence.setdefault(item.request_digest, measured)
-    return Known(tuple(views), artifact, evidence)
+    return Known(tuple(views), artifact, evidence, build.status.checkpoint or _sizes(snapshot, views))
+
+
+def _sizes(snapshot: BuildSnapshot, views: Sequence[tuple[JobView, str, str | None]]) -> CheckpointSizes | None:
+    """As a builder reported them at its end, or tells them while it runs."""
+    reported = [view.outcome.checkpoint for view, _, _ in views if view.outcome is not None]
+    told = [sizes_in(log) for log in snapshot.logs.values()]
+    return next((sizes for sizes in (*reported, *told) if sizes is not None), None)
 
 
 def _visit(snapshot: BuildSnapshot, build: EngineBuild, known: Known, attempts: int, now: datetime) -> Visit:
@@ -228,6 +238,7 @@ def _status(
         conditions=merged(findings, old.conditions, generation=generation, now=now),
         phase=visit.phase,
         stages=list(visit.stages) if visit.stages is not None else old.stages,
+        checkpoint=known.checkpoint,
         artifact=known.artifact,
         evidence=list(known.evidence.values()),
         failure=visit.failure,

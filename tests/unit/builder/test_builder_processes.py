@@ -173,7 +173,7 @@ def test_memory_of_children_is_counted() -> None:
 def test_what_cannot_fit_is_refused_at_once(weights: int, capacity: Capacity, word: str) -> None:
     with pytest.raises(DeterministicError) as caught:
         check_fits(weights, capacity)
-    assert caught.value.reason == "WillNotFit"
+    assert caught.value.reason == "BuildWillNotFit"
     assert word in caught.value.message
     assert "2.0 GiB" in caught.value.message
     check_fits(weights // 100, Capacity(memory_bytes=2**33, disk_bytes=2**33))

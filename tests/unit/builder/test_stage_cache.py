@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from enginewright_api.errors import DeterministicError, EnginewrightError, ResourceError
+from enginewright_api.geometry import CheckpointSizes
 from enginewright_api.identity import sha256_hex
 from enginewright_api.outcome import StageReport, StageState
 from enginewright_builder.failures import OutOfMemoryError, StageError
@@ -21,6 +22,7 @@ from enginewright_builder.places import Places
 from enginewright_builder.progress import JsonLines
 from enginewright_builder.stages.cache import StageCache
 from enginewright_builder.stages.stage import Output
+from enginewright_operator.core.progress import sizes_in, stages_in
 from enginewright_store import open_store
 
 
@@ -85,6 +87,19 @@ def test_a_result_is_made_once(world: World) -> None:
     assert states(world) == [StageState.SUCCEEDED, StageState.CACHED]
     told = [json.loads(line) for line in world.lines.getvalue().splitlines()]
     assert [line["state"] for line in told] == ["Running", "Succeeded", "Running", "Cached"]
+
+
+def test_sizes_are_told_with_the_stage_that_brought_them(world: World) -> None:
+    stage, cache = Writing(), world.cache()
+    cache.run(stage)
+    sizes = CheckpointSizes(
+        layers=6, width=384, heads=12, key_value_heads=12, head_width=32, neurons=1536, vocabulary=100, positions=0,
+        gated=False, tied=True,
+    )  # fmt: skip
+    cache.tell_sizes(stage.name, sizes)
+    log = world.lines.getvalue()
+    assert sizes_in(log) == sizes
+    assert [(report.name, report.state) for report in stages_in(log)] == [(stage.name, StageState.SUCCEEDED)]
 
 
 def test_another_input_is_another_result(world: World) -> None:
