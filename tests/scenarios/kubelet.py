@@ -11,6 +11,7 @@ from typing import Any
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.identity import canonical_json
 from enginewright_api.outcome import BuildOutcome
+from enginewright_api.recipe import BuildRequest
 from enginewright_cluster.port import CONFIG_MAP, POD, Cluster, NotFoundError, Object, Ref
 from enginewright_operator.core.drift import covers
 
@@ -32,6 +33,13 @@ class Attempt:
     method: str = ""
     removed: bool = False
     accelerator_class: str = ""
+    document: Object = field(default_factory=dict)
+    """What the builder is given."""
+
+    @property
+    def request(self) -> BuildRequest:
+        """Likewise, parsed as it parses it."""
+        return BuildRequest.model_validate(self.document)
 
 
 Builder = Callable[[Attempt], BuildOutcome | PodStatus | None]
@@ -145,6 +153,7 @@ class Kubelet:
             method=quantization.get("method", ""),
             removed=any(block in request["recipe"] for block in ("distillation", "pruning", "lowRank")),
             accelerator_class=request["accelerator"]["acceleratorClass"],
+            document=request,
         )
 
     async def _set(self, pod: Object, status: PodStatus) -> bool:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from enginewright_api.optimized_model import ClassChoice
+from enginewright_api.optimized_model import ClassChoice, LastFailure, RungStatus
 
 from .acceptance import ACCEPTED
-from .class_fitness import Fitness, fitness, is_too_small
+from .class_fitness import Fitness, fitness, held_against_memory, shortage
 from .conditions import Finding, in_transition, is_false, is_true
 from .draft import Draft
 from .effects import Emit, RequeueAfter
@@ -43,15 +43,15 @@ def class_choice(draft: Draft) -> Draft:
     if not draft.accepted or spec is None:
         return draft
     looks = [fitness(draft, draft.snapshot.classes[name]) for name in spec.hardware.accelerator_classes]
-    if not any(look.able for look in looks):
-        return _refused(draft, looks)
-    if len(looks) == 1:
-        return made_anew(_taking(looks, looks[0]))
-    before = _before(draft, looks)
+    before = _before(draft, looks) if len(looks) > 1 else None
     same = before is not None and _is_unchanged(draft, before, looks)
     known = before.too_small if before is not None and same else frozenset[str]()
-    looks = [replace(look, too_small=look.name in known or is_too_small(look)) for look in looks]
-    candidates = [look for look in looks if look.able and not look.too_small] or [look for look in looks if look.able]
+    looks = [held_against_memory(look, found_before=look.name in known) for look in looks]
+    candidates = [look for look in looks if look.able]
+    if not candidates:
+        return _refused(draft, looks, before)
+    if len(looks) == 1:
+        return made_anew(_taking(looks, looks[0]))
     kept = next((look for look in candidates if before is not None and same and look.name == before.name), None)
     if kept is None and len(candidates) > 1 and (uncounted := _uncounted(candidates)) is not None:
         message = f"waiting until the nodes of class {uncounted.name} are counted"
@@ -156,7 +156,7 @@ def _sentence(looks: Sequence[Fitness], taken: Fitness) -> str:
 _PASSED_OVER = "has room by now, and takes over when the recipe or the list changes"
 
 
-def _refused(draft: Draft, looks: Sequence[Fitness]) -> Draft:
+def _refused(draft: Draft, looks: Sequence[Fitness], before: Taken | None) -> Draft:
     """What stands against every class; told once where it has nothing to do with the class."""
     refusals = [look.refusal for look in looks]
     # Such as to look again for what a cluster lacks.
@@ -166,7 +166,26 @@ def _refused(draft: Draft, looks: Sequence[Fitness]) -> Draft:
     if len(said) > 1:
         message = "; ".join(f"class {look.name}: {look.refusal.message}" for look in looks)
     finding: Finding = is_false(refusals[0].reason, message)
+    small = [look for look in looks if look.too_small]
+    if small:
+        # Of the class taken before, if it is one of them: by its builds that choice is known again.
+        told = next((look for look in small if before is not None and look.name == before.name), small[0])
+        draft = replace(draft, rung_statuses=_unbuilt(told), failure=_shortage_of(told))
     return draft.found(ACCEPTED, finding).doing(*effects)
+
+
+def _unbuilt(small: Fitness) -> tuple[RungStatus, ...] | None:
+    """What would be built on a class that is too small for it; a search keeps what it has come to."""
+    if small.draft.pool is not None:
+        return None
+    return tuple(
+        RungStatus(engine_build=rung.build_name, format=rung.format, message=f"will not fit: {shortage(small, rung)}")
+        for rung in small.draft.rungs
+    )
+
+
+def _shortage_of(small: Fitness) -> LastFailure:
+    return LastFailure(stage="plan", reason=small.refusal.reason, message=small.too_small, time="")
 
 
 def _event(draft: Draft, left: str, taken: Fitness, looks: Sequence[Fitness]) -> Emit:

@@ -14,10 +14,12 @@ from .capacity import units_of_a_replica
 from .choice import search_of
 from .classes import HAS_NODES, has_nodes
 from .conditions import Finding, is_false, seconds_since
-from .draft import Draft
+from .draft import Draft, Rung
+from .reading import mapping
 from .recipes import recipes
-from .remaking import WILL_NOT_FIT, did_not_fit
+from .remaking import did_not_fit
 from .spread import spreading
+from .will_fit import WILL_NOT_FIT, known_sizes, misfit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,8 +29,8 @@ class Fitness:
     accelerator: AcceleratorClass
     draft: Draft
     """The model on this class: its rungs, or Accepted withdrawn with what stands against it."""
-    too_small: bool = False
-    """Builds found that nothing the recipe makes fits into the memory of the class."""
+    too_small: str = ""
+    """Why nothing that the recipe makes fits into the memory of the class; empty where something does, or may."""
 
     @property
     def name(self) -> str:
@@ -37,13 +39,13 @@ class Fitness:
 
     @property
     def able(self) -> bool:
-        """Whether the class can run the recipe, as far as that is known before a build."""
-        return self.draft.accepted
+        """Whether the class can run the recipe, as far as that is known."""
+        return self.draft.accepted and not self.too_small
 
     @property
     def refusal(self) -> Finding:
         """What Accepted would say on this class."""
-        return self.draft.findings[ACCEPTED]
+        return is_false(WILL_NOT_FIT, self.too_small) if self.too_small else self.draft.findings[ACCEPTED]
 
     @property
     def has_nodes(self) -> bool | None:
@@ -80,10 +82,10 @@ class Fitness:
     @property
     def against(self) -> str:
         """What stands against the class, in one sentence; empty where nothing does."""
+        if self.too_small:
+            return f"too small: {self.too_small}"
         if not self.able:
             return self.refusal.message
-        if self.too_small:
-            return f"too small: its builds ended with {WILL_NOT_FIT}"
         if self.has_nodes is False:
             return f"no nodes since {self.without_nodes_since}"
         if self.has_room is False:
@@ -115,16 +117,40 @@ def _lacking(accelerator: AcceleratorClass, lacks: Sequence[Format]) -> str:
     )
 
 
-def is_too_small(look: Fitness) -> bool:
-    """Whether builds say so of every rung, or of all that a search has come to.
+def held_against_memory(look: Fitness, *, found_before: bool) -> Fitness:
+    """The class with what its memory is too small for, if that is every rung, or all that a search has come to.
 
-    The operator does not know a model's sizes: the builder reads them, and fails before it begins.
+    By the sizes of the source where a build has told them, else by what builds of these very recipes ended with.
+    `found_before`: they did, and may be gone by now.
     """
     draft, spec = look.draft, look.draft.spec
     if not look.able or spec is None:
-        return False
-    names = [rung.build_name for rung in draft.rungs if did_not_fit(draft.snapshot, rung.build_name, look.accelerator)]
-    if not names or spec.optimization.profile is None:
-        return bool(names) and len(names) == len(draft.rungs)
-    found = search_of(draft, spec)
-    return found.under_way is None and {trial.candidate.rung.build_name for trial in found.trials} <= set(names)
+        return look
+    said = [(rung, why) for rung in draft.rungs if (why := shortage(look, rung))]
+    whole = bool(said) and len(said) == len(draft.rungs)
+    if said and not whole and spec.optimization.profile is not None:
+        found = search_of(draft, spec)
+        tried = {trial.candidate.rung.build_name for trial in found.trials}
+        whole = found.under_way is None and tried <= {rung.build_name for rung, _ in said}
+    if whole:
+        return replace(look, too_small=_sentence(said))
+    if found_before and known_sizes(draft.snapshot, spec.source) is None:
+        return replace(look, too_small=f"its builds ended with {WILL_NOT_FIT}")
+    return look
+
+
+def shortage(look: Fitness, rung: Rung) -> str:
+    """Why a rung does not fit into the memory of the class; empty where it does, or nobody knows."""
+    snapshot = look.draft.snapshot
+    if (failure := misfit(snapshot, rung)) is not None:
+        return failure.message
+    if not did_not_fit(snapshot, rung.build_name, look.accelerator):
+        return ""
+    told = mapping(snapshot.builds.get(rung.build_name), "status", "failure").get("message")
+    return str(told or f"its build ended with {WILL_NOT_FIT}")
+
+
+def _sentence(said: Sequence[tuple[Rung, str]]) -> str:
+    """`INT8 on OpenVINO: serving needs about …; FP16 …`; without the recipe where all say the same."""
+    sentences = list(dict.fromkeys(why for _, why in said))
+    return sentences[0] if len(sentences) == 1 else "; ".join(f"{rung.title}: {why}" for rung, why in said)

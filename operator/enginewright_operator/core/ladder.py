@@ -15,6 +15,7 @@ from .conditions import Finding, in_transition, is_false, is_true
 from .draft import Draft, Rung, Target
 from .judgement import Judged, bound_sentence, judge_rung, use
 from .no_engine import BUILT, none_passed
+from .will_fit import misfit
 
 
 def ladder(draft: Draft) -> Draft:
@@ -25,8 +26,13 @@ def ladder(draft: Draft) -> Draft:
     judged: list[Judged] = []
     best_speedup = 1.0
     for rung in draft.rungs:
-        draft = use(draft, rung)
-        result = _compared(judge_rung(rung, draft.snapshot.build(rung.build_name), spec.quality), best_speedup)
+        failure = misfit(draft.snapshot, rung)
+        if failure is not None:
+            # What its build would end with: none is begun for it.
+            result = Judged(rung, f"will not fit: {failure.message}", failure=failure, rejected=True)
+        else:
+            draft = use(draft, rung)
+            result = _compared(judge_rung(rung, draft.snapshot.build(rung.build_name), spec.quality), best_speedup)
         judged.append(result)
         if result.measured is not None and result.verdict is Verdict.PASSED:
             best_speedup = max(best_speedup, result.measured.benchmark.speedup)

@@ -18,9 +18,7 @@ from .effects import Delete, Effect, Object, Reference
 from .engine_builds import owners_of
 from .reading import mapping
 from .snapshot import ModelSnapshot
-
-WILL_NOT_FIT = "WillNotFit"
-"""Reason of a build that found the memory of its class too small for what it was to make."""
+from .will_fit import WILL_NOT_FIT, memory_gib
 
 
 def did_not_fit(snapshot: ModelSnapshot, build_name: str, accelerator: AcceleratorClass) -> bool:
@@ -33,7 +31,7 @@ def did_not_fit(snapshot: ModelSnapshot, build_name: str, accelerator: Accelerat
     if not _says_so(manifest):
         return False
     shared = any(owner.get("uid") != snapshot.uid for owner in owners_of(manifest or {"metadata": {}}))
-    return shared or _memory_gib(manifest) >= accelerator.spec.memory_gib
+    return shared or memory_gib(manifest) >= accelerator.spec.memory_gib
 
 
 def made_anew(draft: Draft) -> Draft:
@@ -82,11 +80,6 @@ def _says_so(build: Object | None) -> bool:
 
 def _has_ended(build: Object) -> bool:
     return mapping(build, "status").get("phase") in (BuildPhase.SUCCEEDED, BuildPhase.FAILED)
-
-
-def _memory_gib(build: Object | None) -> float:
-    found = mapping(build, "spec", "accelerator").get("memoryGiB", 0.0)
-    return float(found) if isinstance(found, int | float) else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,15 +218,21 @@ def test_a_class_into_which_no_rung_fits_is_left_and_not_tried_again() -> None:
     found = failed(found, *found.builds)
     draft = chosen(found)
     assert taken(draft) == "slow"
-    assert "; fast: too small: its builds ended with WillNotFit" in draft.findings["Accepted"].message
+    assert "; fast: too small: too large" in draft.findings["Accepted"].message
     moved = lived(found)
     moved = replace(moved, builds={name: item for name, item in moved.builds.items() if name not in found.builds})
     assert len(moved.builds) == 1
     assert taken(chosen(moved)) == "slow", "though the builds that failed are gone"
     assert "; fast: too small" in chosen(moved).findings["Accepted"].message
     assert taken(chosen(later(moved, classes(slow=0, ago=GONE_SECONDS)))) == "slow", "nowhere to go"
-    nowhere = chosen(failed(lived(failed(moved, *moved.builds)), *moved.builds))
-    assert taken(nowhere) == "slow", "where nothing fits anywhere, the last failure is told"
+    moved = lived(failed(moved, *moved.builds))
+    assert taken(chosen(moved)) == "slow", "the fallback is smaller"
+    nowhere = lived(failed(moved, *moved.builds))
+    for draft in (chosen(failed(moved, *moved.builds)), chosen(nowhere)):
+        finding = draft.findings["Accepted"]
+        assert (draft.accepted, finding.reason) == (False, "WillNotFit")
+        assert "class fast: its builds ended with WillNotFit; class slow: too large" in finding.message
+    assert len(nowhere.builds) == 2, "nothing is begun anew"
 
 
 def test_other_failures_say_nothing_about_the_class() -> None:
