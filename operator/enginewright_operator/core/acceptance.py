@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import lru_cache
 
 from enginewright_api.optimized_model import OptimizedModelSpec
 from enginewright_api.validation import problems
@@ -36,7 +38,7 @@ def acceptance(draft: Draft) -> Draft:
 def _broken_rules(draft: Draft) -> str:
     """Rules across fields, which the API server checks when an object is written: it may have been so before they were.
 
-    Not again for a spec that was accepted: that would cost every visit of every model.
+    Not again for a spec that was accepted, nor for one that was just asked about: that would cost every visit.
     """
     snapshot = draft.snapshot
     if any(
@@ -44,7 +46,14 @@ def _broken_rules(draft: Draft) -> str:
         for item in snapshot.status().conditions
     ):
         return ""
-    return "; ".join(problems({key: value for key, value in snapshot.manifest.items() if key != "status"}))
+    stated = {key: snapshot.manifest[key] for key in ("apiVersion", "kind", "spec") if key in snapshot.manifest}
+    return _problems(json.dumps({**stated, "metadata": {"name": snapshot.name}}))
+
+
+@lru_cache(maxsize=256)
+def _problems(manifest: str) -> str:
+    """Of a model as JSON. Its status waits while it is new, so its first visits ask the same."""
+    return "; ".join(problems(json.loads(manifest)))
 
 
 def _without_gateway(draft: Draft, spec: OptimizedModelSpec) -> list[Unavailable]:
