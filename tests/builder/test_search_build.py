@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from enginewright_api.outcome import StageLine
+from enginewright_cli.local.accelerators import detect_cpu
 from tests.builder.building import PACKAGE
 
 pytestmark = pytest.mark.timeout(900)
@@ -38,9 +39,10 @@ def model(**optimization: Any) -> dict[str, Any]:
     }
 
 
-def run(folder: Path, item: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:
-    spec = folder / "model.yaml"
-    spec.write_text(yaml.safe_dump(item))
+def run(folder: Path, *given: Any) -> subprocess.CompletedProcess[str]:
+    """`given`: the objects of the file, then options."""
+    spec, options = folder / "model.yaml", [item for item in given if isinstance(item, str)]
+    spec.write_text(yaml.safe_dump_all(item for item in given if not isinstance(item, str)))
     return subprocess.run(
         [ENGINEWRIGHT, "build", "-f", str(spec), "--state-dir", str(folder / "state"), *options],
         capture_output=True, text=True, check=False, timeout=600,
@@ -115,3 +117,18 @@ def test_a_second_search_finds_what_was_built(searched: tuple[Path, subprocess.C
     assert found["artifact"]["digest"] in first.stdout
     assert '"Succeeded"' not in done.stderr, "no stage had to run"
     assert next(rung for rung in found["rungs"] if rung.get("verdict"))["message"]
+
+
+def test_after_one_builder_has_told_the_sizes_no_other_one_is_asked(tmp_path: Path) -> None:
+    small = detect_cpu()
+    small["spec"]["memoryGiB"] = 0.25
+    item = model(fallbacks=[{"quantization": {"format": "FP16"}}])
+    item["spec"]["optimization"]["quantization"]["format"] = "INT8"
+    done = run(tmp_path, small, item)
+    assert done.returncode == 1
+    assert [(line.name, line.state.value) for line in reports(done.stdout) if line.state.value != "Running"] == [
+        ("fetch", "Succeeded"), ("fetch", "Succeeded"),
+    ], "one builder fetched, and told the sizes"  # fmt: skip
+    assert "INT8 SmoothQuant on OpenVINO: serving needs about 304 MiB" in done.stderr
+    assert "FP16 on OpenVINO: serving needs about 356 MiB" in done.stderr
+    assert "accelerator class cpu has 0.25 GiB; lower engine.limits" in done.stderr

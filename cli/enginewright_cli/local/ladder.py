@@ -101,7 +101,11 @@ def attempted(run: Callable[[], BuildOutcome], told: Told, policy: RetryPolicy =
 
 def _decided(rehearsal: Rehearsal, builds: dict[str, Object]) -> Draft:
     snapshot = ModelSnapshot(
-        manifest=rehearsal.manifest, settings=rehearsal.settings, classes=rehearsal.classes, builds=builds
+        manifest=rehearsal.manifest,
+        settings=rehearsal.settings,
+        classes=rehearsal.classes,
+        builds=builds,
+        owned_builds=tuple(builds.values()),
     )
     return choice(class_choice(acceptance(Draft(snapshot, datetime.now(UTC)))))
 
@@ -122,7 +126,8 @@ def _climbed(draft: Draft, builds: dict[str, Object]) -> Climbed:
     target = draft.target
     return Climbed(
         rungs=rungs,
-        sentence=draft.findings["Built"].message,
+        # Nothing fits, as the last build found: what is asked for is no longer accepted.
+        sentence=(draft.findings.get("Built") or draft.findings["Accepted"]).message,
         chosen=target.artifact if target is not None else None,
         chosen_build=target.rung.build_name if target is not None else "",
         builds={name: EngineBuild.of(manifest) for name, manifest in builds.items()},
@@ -133,7 +138,12 @@ def _climbed(draft: Draft, builds: dict[str, Object]) -> Climbed:
 
 def _status_after(outcome: BuildOutcome, attempts: int) -> EngineBuildStatus:
     resources = BuildResources(peak_memory_bytes=outcome.peak_memory_bytes, accelerator_seconds=outcome.seconds)
-    told: dict[str, Any] = {"stages": outcome.stages, "resources": resources, "attempts": attempts}
+    told: dict[str, Any] = {
+        "stages": outcome.stages,
+        "checkpoint": outcome.checkpoint,
+        "resources": resources,
+        "attempts": attempts,
+    }
     if outcome.artifact is None or outcome.evidence is None:
         failure = (outcome.failure or _silent(outcome.key)).model_copy(update={"attempts": attempts})
         return EngineBuildStatus(phase=BuildPhase.FAILED, failure=failure, **told)
