@@ -287,4 +287,4 @@ async def test_a_shared_build_that_failed_is_left_to_those_who_run_where_it_does
     await alike.settle()
     assert built_for(alike) == ["fast"]
     for name in ("small", "search"):
-        assert (await alike.condition("Stalled", name))[:2] == ("True", "BuildFailed")
+        assert (await alike.condition("Stalled", name))[:2] == ("True", "WillNotFit")

@@ -277,7 +277,7 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=2000 if FUZZING else 46,
+    max_examples=2000 if FUZZING else 54,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
