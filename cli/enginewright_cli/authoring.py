@@ -70,9 +70,11 @@ def plan(
     rehearsals = _rehearsals(filename, classes, namespace, where)
     rungs = [(rehearsal.name, rung) for rehearsal in rehearsals for rung in rehearsal.rungs]
     estimates = [
-        preflight(rung, geometry)
+        preflight(rung, geometry, draft)
         for rehearsal in rehearsals
-        for geometry in [geometry_of(rehearsal.rungs[0].recipe.source)]
+        for recipe in [rehearsal.rungs[0].recipe]
+        for geometry in [geometry_of(recipe.source)]
+        for draft in [geometry_of(recipe.draft_source) if recipe.draft_source is not None else None]
         for rung in rehearsal.rungs
     ]
     planned = [_planned(name, rung, found, where) for (name, rung), found in zip(rungs, estimates, strict=True)]

@@ -44,17 +44,23 @@ def geometry_of(source: Source) -> Geometry | str:
         return error.message
 
 
-def preflight(rung: Rung, geometry: Geometry | str) -> Preflight:
-    """Memory and time of one rung."""
+def preflight(rung: Rung, geometry: Geometry | str, draft: Geometry | str | None = None) -> Preflight:
+    """Memory and time of one rung; `draft` is the model that drafts, where one does."""
     if isinstance(geometry, str):
-        return Preflight(UNKNOWN, UNKNOWN, "", f"not known from here: {geometry}")
-    found = footprint(geometry, rung.recipe)
+        return _unknown(geometry)
+    if isinstance(draft, str):
+        return _unknown(draft)
+    found = footprint(geometry, rung.recipe, draft)
     try:
         check_will_fit(found, rung.accelerator)
         problem = ""
     except EnginewrightError as error:
         problem = error.message
-    return Preflight(f"{shown(found.total_bytes)}", _minutes(geometry, rung), problem, found.sentence())
+    return Preflight(f"{shown(found.total_bytes)}", _minutes(geometry, rung, draft), problem, found.sentence())
+
+
+def _unknown(why: str) -> Preflight:
+    return Preflight(UNKNOWN, UNKNOWN, "", f"not known from here: {why}")
 
 
 def sentences(rung: Rung, estimate: Preflight) -> list[str]:
@@ -87,7 +93,7 @@ def _chosen(rung: Rung) -> str:
     return f"backend {recipe.backend.value}{others}{how}{where}"
 
 
-def _minutes(geometry: Geometry, rung: Rung) -> str:
+def _minutes(geometry: Geometry, rung: Rung, draft: Geometry | None) -> str:
     if rung.accelerator.vendor != "cpu":
         return "depends on the GPU"
     seconds = build_seconds(
@@ -96,6 +102,7 @@ def _minutes(geometry: Geometry, rung: Rung) -> str:
         rung.evidence,
         architecture=rung.accelerator.architecture,
         cores=len(os.sched_getaffinity(0)),
+        draft=draft,
     )
     total = total_seconds(seconds)
     return f"about {total / 60:.0f} min" if total >= 90 else f"about {max(round(total, -1), 10):.0f} s"

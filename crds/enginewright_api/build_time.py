@@ -51,12 +51,20 @@ _BYTES_A_SECOND = 10e9
 """Weights that eager PyTorch reads for one token of one stream; seven more streams cost 1.4 times that."""
 _EAGER_GENERATION = 2.0
 """Keys and values are put together in Python."""
+_DRAFT_SECONDS = 10.0
+"""Fetching, exporting and rounding a draft, in a toolchain that has done the same with the model."""
 _BESIDE = frozenset({"reference"})
-_TOOLCHAIN = frozenset({"distil", "prune", "factorize", "exit", "learn", "export", "quantize", "compile"})
+_TOOLCHAIN = frozenset({"distil", "prune", "factorize", "exit", "learn", "export", "quantize", "draft", "compile"})
 
 
 def build_seconds(
-    geometry: Geometry, recipe: Recipe, evidence: EvidenceRequest, *, architecture: str, cores: int
+    geometry: Geometry,
+    recipe: Recipe,
+    evidence: EvidenceRequest,
+    *,
+    architecture: str,
+    cores: int,
+    draft: Geometry | None = None,
 ) -> dict[str, float]:
     """Seconds a stage, for stages that are not in the cache; `start` is none, but takes its time too."""
     wider = min(_WIDEST_GAIN, geometry.width / _WIDTH)
@@ -80,6 +88,8 @@ def build_seconds(
     if recipe.early_exit is not None:
         heads = 2 * geometry.width**2 * (geometry.layers - 1) * EXIT_BATCH * _BACKWARD
         found["exit"] = 3.0 + EXIT_ROWS * text + EXIT_STEPS * heads / rate
+    if draft is not None:
+        found["draft"] = _DRAFT_SECONDS + (20 + 40 + 80) * draft.parameters / 1e9
     if recipe.quantization is not None:
         # What learnt quantised brings its ranges along.
         measures = calibrates(recipe.quantization) and recipe.quantization.method is not QuantizationMethod.QAT

@@ -45,7 +45,12 @@ class Generation(ApiModel):
     eos_token_ids: list[int] = Field(default_factory=list, description="Tokens that end an answer.")
     chat_template: bool = Field(default=False, description="Whether the tokenizer can render chat messages.")
     max_context_tokens: int = Field(ge=1, description="Prompt and answer together, at most.")
-    speculative_decoding: SpeculativeDecoding | None = Field(default=None, description="Draft and check, on a CPU.")
+    speculative_decoding: SpeculativeDecoding | None = Field(
+        default=None, description="Draft and check, on a CPU. Where the draft came from is the recipe's."
+    )
+    draft_entry: Annotated[str, Field(max_length=256)] | None = Field(
+        default=None, description="File below engine/ of the model that drafts, where one does."
+    )
 
 
 class GpuDeployment(ApiModel):

@@ -73,15 +73,32 @@ class Footprint:
         return f"{shown(self.total_bytes)} ({told})"
 
 
-def footprint(geometry: Geometry, recipe: Recipe) -> Footprint:
-    """Memory of one replica; of one of its accelerators where it is spread over several."""
+def footprint(geometry: Geometry, recipe: Recipe, draft: Geometry | None = None) -> Footprint:
+    """Memory of one replica; of one of its accelerators where it is spread over several.
+
+    `draft` is the model of `runtime.speculativeDecoding.draft`: it has weights, a cache and activations of its own.
+    """
+    if draft is None:
+        return _alone(geometry, recipe, TOKENS_A_STEP)
+    # Beside a draft the server reads prompts whole.
+    step_tokens = TOKENS_A_STEP + recipe.limits.max_input_tokens
+    alone, beside = _alone(geometry, recipe, step_tokens), _alone(draft, recipe.for_draft(), step_tokens)
+    return replace(
+        alone,
+        weights_bytes=alone.weights_bytes + beside.weights_bytes,
+        kv_cache_bytes=alone.kv_cache_bytes + beside.kv_cache_bytes,
+        activation_bytes=alone.activation_bytes + beside.activation_bytes,
+    )
+
+
+def _alone(geometry: Geometry, recipe: Recipe, step_tokens: int) -> Footprint:
     shards = recipe.parallelism.tensor * recipe.parallelism.pipeline
     generates = recipe.task is Task.TEXT_GENERATION
     smaller = _compressed(geometry, recipe)
     return Footprint(
         weights_bytes=ceil(_weights(smaller, recipe) / shards),
         kv_cache_bytes=ceil(_kv_cache(smaller, recipe) / shards) if generates else 0,
-        activation_bytes=ceil(_activations(smaller, recipe) / recipe.parallelism.tensor),
+        activation_bytes=ceil(_activations(smaller, recipe, step_tokens) / recipe.parallelism.tensor),
         runtime_bytes=_runtime(recipe),
     )
 
@@ -182,12 +199,15 @@ def _kv_cache(geometry: Geometry, recipe: Recipe) -> float:
     return geometry.key_value_elements_per_token * each * blocks * _KV_BLOCK_TOKENS
 
 
-def _activations(geometry: Geometry, recipe: Recipe) -> float:
-    """The widest point of one layer in float32: the block's input, its queries, keys and values, its neurons."""
+def _activations(geometry: Geometry, recipe: Recipe, step_tokens: int) -> float:
+    """The widest point of one layer in float32: the block's input, its queries, keys and values, its neurons.
+
+    `step_tokens` is what a generating engine on OpenVINO reads in one step at most.
+    """
     requests = recipe.limits.max_batch_size
     tokens = requests * recipe.limits.max_input_tokens
     wide = 4 * geometry.width + 2 * geometry.head_width * (geometry.heads + geometry.key_value_heads) + geometry.neurons
     if recipe.task is Task.TEXT_GENERATION and recipe.backend is Backend.OPENVINO:
         logits = requests * geometry.vocabulary * _LOGIT_COPIES
-        return _FLOAT_BYTES * (min(tokens, TOKENS_A_STEP) * wide + logits)
+        return _FLOAT_BYTES * (min(tokens, step_tokens) * wide + logits)
     return _FLOAT_BYTES * tokens * wide * _ARENA.get(recipe.backend, 1.0)

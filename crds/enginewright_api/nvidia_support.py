@@ -115,7 +115,8 @@ def _drafting(recipe: Recipe) -> Iterator[Unavailable]:
         name = wanted.method.value
         yield field, f"method {name} runs in flavor PyTorch only; set engine.tensorRTLLM.flavor to PyTorch"
     elif wanted.method in (SpeculativeMethod.EAGLE3, SpeculativeMethod.DRAFT_MODEL):
-        yield field, f"method {wanted.method.value} needs a draft model, which cannot be named yet; use NGram or MTP"
+        name = wanted.method.value
+        yield field, f"method {name} is not available with TensorRTLLM yet: only the model is built; use NGram or MTP"
 
 
 def _parallelism(recipe: Recipe) -> Iterator[Unavailable]:

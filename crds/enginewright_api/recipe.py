@@ -10,7 +10,15 @@ from pydantic import Field
 from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.identity import BUILDER_SCHEMA_VERSION, digest_of
 from enginewright_api.model_base import ApiModel
-from enginewright_api.optimization import Distillation, Format, KvCacheFormat, LowRank, Pruning, Quantization
+from enginewright_api.optimization import (
+    Distillation,
+    Format,
+    KvCacheFormat,
+    LowRank,
+    Pruning,
+    Quantization,
+    QuantizationMethod,
+)
 from enginewright_api.serving_spec import (
     Backend,
     EarlyExit,
@@ -52,6 +60,30 @@ class Recipe(ApiModel):
     speculative_decoding: SpeculativeDecoding | None = Field(default=None, description="Draft and check.")
     early_exit: EarlyExit | None = Field(default=None, description="Answer from a middle layer.")
     fast_path: FastPath | None = Field(default=None, description="Short shape.")
+
+    @property
+    def draft_source(self) -> Source | None:
+        """Where the model that drafts is, where one does."""
+        drafting = self.speculative_decoding
+        return drafting.draft.source if drafting is not None and drafting.draft is not None else None
+
+    @property
+    def draft_weights(self) -> Quantization:
+        """Of the model that drafts: 8 bits, rounded. All it says is checked, so rounding can only cost speed.
+
+        Its key-value cache has the format of the model's.
+        """
+        cache = self.quantization.kv_cache_format if self.quantization is not None else KvCacheFormat.AUTO
+        return Quantization(format=Format.INT8, method=QuantizationMethod.DYNAMIC, kv_cache_format=cache)
+
+    def for_draft(self) -> Recipe:
+        """What is made of the model that drafts: 8-bit weights and nothing else."""
+        left_out = dict.fromkeys(
+            ("training", "distillation", "pruning", "low_rank", "speculative_decoding", "early_exit")
+        )
+        return self.model_copy(
+            update={**left_out, "source": self.draft_source or self.source, "quantization": self.draft_weights}
+        )
 
     @property
     def exact(self) -> bool:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from enginewright_api.model_base import ApiModel
 from enginewright_api.rules import rules
-from enginewright_api.source import Name
+from enginewright_api.source import Name, Source
 
 
 class Backend(StrEnum):
@@ -141,11 +141,30 @@ class KvCache(ApiModel):
     )
 
 
+class DraftModel(ApiModel):
+    """A smaller model that drafts for the one that is served."""
+
+    source: Source = Field(description="Its weights, with the tokenizer of the model that it drafts for.")
+
+
 class SpeculativeDecoding(ApiModel):
     """Draft several tokens, check them at once."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.method != 'DraftModel' || has(self.draft)",
+                "draft: needed with method DraftModel; give the source of a smaller model with the same tokenizer",
+            ),
+            (
+                "self.method == 'DraftModel' || !has(self.draft)",
+                "draft: only method DraftModel has one; leave it out or set method to DraftModel",
+            ),
+        )
+    )
     method: SpeculativeMethod = Field(description="Who drafts.")
     draft_tokens: int = Field(default=4, ge=1, le=32, description="Tokens drafted a step.")
+    draft: DraftModel | None = Field(default=None, description="The model that drafts; method DraftModel only.")
 
 
 class EarlyExit(ApiModel):

@@ -15,7 +15,7 @@ RelativePath = Annotated[str, Field(max_length=512)]
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
 
 _URI = r"^(s3|gs|az|file)://[^\\s]+$"
-_NO_PARENT = "!self.path.contains('..') && !self.path.startsWith('/')"
+_NO_PARENT = "!self.path.matches('^/|[.][.]')"
 
 
 class SecretReference(ApiModel):
@@ -43,7 +43,7 @@ class HuggingFaceSource(ApiModel):
         )
     )
     repository: ShortText = Field(description="Repository as organisation/name.", pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: ShortText = Field(description="Commit hash, 40 hexadecimal characters. Branches and tags are refused.")
+    revision: ShortText = Field(description="Commit hash, 40 hexadecimal characters.")
     token_secret_ref: SecretKeyReference | None = Field(
         default=None, description="Access token for gated repositories."
     )
@@ -56,15 +56,12 @@ class ObjectStoreSource(ApiModel):
         json_schema_extra=rules(
             (f"self.uri.matches('{_URI}')", "uri: must start with s3://, gs://, az:// or file:// and hold no spaces"),
             (
-                "!self.uri.contains('://169.254.') && !self.uri.contains('://metadata')"
-                " && !self.uri.contains('://localhost') && !self.uri.contains('://[fe80')",
+                "!self.uri.matches('://(169[.]254[.]|metadata|localhost|[[]fe80)')",
                 "uri: link-local and metadata addresses are refused",
             ),
         )
     )
-    uri: Uri = Field(
-        description="Folder with the files, such as s3://bucket/path. Taken as immutable: new files need a new URI."
-    )
+    uri: Uri = Field(description="Folder such as s3://bucket/path. Taken as immutable: new files need a new URI.")
     secret_ref: SecretReference | None = Field(default=None, description="Credentials for the store.")
 
 

@@ -22,7 +22,7 @@ from enginewright_api.optimization import (
     QuantizationMethod,
 )
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
-from enginewright_api.serving_spec import Backend, Limits, Parallelism, SpeculativeMethod
+from enginewright_api.serving_spec import Backend, Limits, Parallelism, SpeculativeDecoding, SpeculativeMethod
 from enginewright_api.source import Columns, Dataset, ObjectStoreSource, Source
 from enginewright_api.transform_support import training_columns, unavailable_exit, unavailable_transforms
 from enginewright_api.weight_support import (
@@ -121,6 +121,12 @@ _READ_BY: dict[Metric, frozenset[str]] = {
 
 _SCALED = (Format.INT8, Format.INT4, Format.INT2, Format.MIXED)
 """Formats whose values have scales that modules can be excluded from."""
+
+_NO_DRAFTER = {
+    SpeculativeMethod.EAGLE3: "a head that reads the model's hidden states cannot be exported yet",
+    SpeculativeMethod.MTP: "transformers leaves a checkpoint's prediction layers out, so nothing exports them",
+}
+"""Drafters that no CPU engine has, and why."""
 
 _GPU_BACKENDS = {Task.TEXT_GENERATION: Backend.TENSORRT_LLM}
 
@@ -262,9 +268,20 @@ def _drafting(recipe: Recipe) -> list[Unavailable]:
         return [(field, "has no effect without text generation; leave it out")]
     if recipe.backend is not Backend.OPENVINO:
         return [(field, f"is not available with backend {recipe.backend.value}; use OpenVINO")]
-    if wanted.method is not SpeculativeMethod.NGRAM:
-        return [(f"{field}.method", f"method {wanted.method.value} is not available on CPUs; use NGram")]
-    return []
+    if wanted.method in _NO_DRAFTER:
+        name, why = wanted.method.value, _NO_DRAFTER[wanted.method]
+        return [(f"{field}.method", f"method {name} is not available on CPUs: {why}; use DraftModel or NGram")]
+    return _draft_source(f"{field}.draft", wanted)
+
+
+def _draft_source(path: str, wanted: SpeculativeDecoding) -> list[Unavailable]:
+    """A builder may be given a recipe that no API server has seen, so what the rules say is said here as well."""
+    drafts = wanted.method is SpeculativeMethod.DRAFT_MODEL
+    if wanted.draft is None:
+        return [(path, "needed with method DraftModel; give the source of a smaller model")] if drafts else []
+    if not drafts:
+        return [(path, f"has no effect with method {wanted.method.value}; leave it out")]
+    return _source(f"{path}.source", wanted.draft.source)
 
 
 def _distillation(distillation: Distillation | None) -> list[Unavailable]:

@@ -22,12 +22,14 @@ from enginewright_api.support import calibrates, toolchain_of, unavailable, unav
 from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
 from enginewright_builder.datasets.rows import paired
 from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
+from enginewright_builder.drafting import FIELD as DRAFT_FIELD
+from enginewright_builder.drafting import check_draft, describe_draft
 from enginewright_builder.gate.looks import Look, planned, settled
 from enginewright_builder.gate.quality import compare
 from enginewright_builder.places import Places
 from enginewright_builder.resources import Capacity, check_fits
 from enginewright_builder.servers.pair import Pair
-from enginewright_builder.sources.checkpoint import inspect
+from enginewright_builder.sources.checkpoint import Checkpoint, inspect
 from enginewright_builder.stages.cache import StageCache
 from enginewright_builder.stages.compress import Compile, Export, Quantize
 from enginewright_builder.stages.fetch import Fetch
@@ -82,9 +84,9 @@ class Build:
         check_limits(checkpoint, recipe)
         geometry = Geometry.of(checkpoint.config)
         self.cache.tell_sizes(fetch.name, CheckpointSizes.of(geometry))
-        check_will_fit(footprint(geometry, recipe), self.request.accelerator)
-        check_fits(checkpoint.float32_bytes, self.capacity)
         description = describe(checkpoint, recipe, recipe.backend)
+        drafter = self._drafter(checkpoint, description)
+        self._check_memory(geometry, checkpoint.float32_bytes, drafter)
         baseline = self.cache.run(Baseline(source, describe(checkpoint, recipe, Backend.TORCH)))
         evaluation = draw(self.request.evidence.dataset, "evaluation", self.places)
         if recipe.task is Task.RERANKING:
@@ -95,7 +97,7 @@ class Build:
             # Nothing is timed yet, so the baseline answers while the toolchain works.
             answered = beside.submit(self._reference, baseline, description, rows)
             if published is None:
-                engine = self._compressed(source, evaluation)
+                engine = self._compressed(source, evaluation, drafter)
             else:
                 engine = self.cache.run(Restore(published, self.store))
             self.servers.start("engine", engine.folder)
@@ -127,7 +129,23 @@ class Build:
             return published.manifest.evidence
         return read_evidence(self.store, self.request.key, self.request.evidence)
 
-    def _compressed(self, source: Output, evaluation: Drawn) -> Output:
+    def _drafter(self, checkpoint: Checkpoint, description: EngineDescription) -> Output | None:
+        """The model that drafts, fetched and checked; None where none does."""
+        source, generation = self.request.recipe.draft_source, description.generation
+        if source is None or generation is None:
+            return None
+        found = self.cache.run(Fetch(source, self.places, name="fetch-draft", field=DRAFT_FIELD))
+        check_draft(inspect(found.folder), checkpoint, generation.max_context_tokens)
+        return found
+
+    def _check_memory(self, geometry: Geometry, float32_bytes: int, drafter: Output | None) -> None:
+        """Of what is built, then of the build. Raises DeterministicError WillNotFit, BuildWillNotFit."""
+        beside = inspect(drafter.folder) if drafter is not None else None
+        draft = Geometry.of(beside.config) if beside is not None else None
+        check_will_fit(footprint(geometry, self.request.recipe, draft), self.request.accelerator)
+        check_fits(float32_bytes + (beside.float32_bytes if beside is not None else 0), self.capacity)
+
+    def _compressed(self, source: Output, evaluation: Drawn, drafter: Output | None) -> Output:
         recipe = self.request.recipe
         source = self._transformed(source, evaluation)
         quantization = self.request.recipe.quantization
@@ -144,7 +162,18 @@ class Build:
             # What learnt its scales is not measured again.
             calibration, leaked = (_NOTHING, 0) if learns else self._calibration(quantization, evaluation)
             graph = self.cache.run(Quantize(source, graph, description, quantization, calibration, leaked, toolchain))
-        return self.cache.run(Compile(source, graph, description, evaluation, toolchain))
+        draft = self._draft(drafter, toolchain) if drafter is not None else None
+        return self.cache.run(Compile(source, graph, description, evaluation, toolchain, draft))
+
+    def _draft(self, drafter: Output, toolchain: Toolchain) -> Output:
+        """Graph of the model that drafts, its weights in 8 bits."""
+        recipe, digest = self.request.recipe, self.request.toolchain.digest
+        description = describe_draft(inspect(drafter.folder), recipe)
+        graph = self.cache.run(Export(drafter, description, digest, toolchain, name="draft-export"))
+        weights = recipe.draft_weights
+        return self.cache.run(
+            Quantize(drafter, graph, description, weights, _NOTHING, 0, toolchain, name="draft-quantize")
+        )
 
     def _transformed(self, source: Output, evaluation: Drawn) -> Output:
         """Distilled, pruned, factorised: in this order, whatever of it the recipe has."""

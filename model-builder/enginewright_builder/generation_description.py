@@ -15,6 +15,8 @@ from enginewright_builder.nvidia_runtime import deployment_of, entry_of, version
 from enginewright_builder.sources.checkpoint import Checkpoint, read_json
 
 _ENTRIES = {Backend.OPENVINO: "openvino_model.xml", Backend.TORCH: "checkpoint"}
+DRAFT_ENTRY = f"draft/{_ENTRIES[Backend.OPENVINO]}"
+"""Of the model that drafts, below engine/."""
 _PACKAGES = {Backend.OPENVINO: "openvino-genai", Backend.TORCH: "torch"}
 _CACHES = {KvCacheFormat.INT8: "u8", KvCacheFormat.FP16: "f16"}
 
@@ -72,13 +74,22 @@ def describe_generation(
             eos_token_ids=ends,
             chat_template=_has_chat_template(checkpoint),
             max_context_tokens=min(longest, checkpoint.max_input_tokens or longest),
-            # TensorRT-LLM has its own, in `tensorRTLLM`; the baseline is the model as it is.
-            speculative_decoding=recipe.speculative_decoding if backend is Backend.OPENVINO else None,
+            **_drafting(recipe, backend),
         ),
         tensor_rt_llm=deployment_of(recipe, backend),
         runtime_package=_PACKAGES.get(backend) or NVIDIA_PACKAGES[backend],
         runtime_version=_version(recipe, backend),
     )
+
+
+def _drafting(recipe: Recipe, backend: Backend) -> dict[str, Any]:
+    """TensorRT-LLM has its own, in `tensorRTLLM`; the baseline is the model as it is."""
+    drafting = recipe.speculative_decoding
+    if drafting is None or backend is not Backend.OPENVINO:
+        return {}
+    # The same draft from another place makes the same engine.
+    wanted = drafting.model_copy(update={"draft": None})
+    return {"speculative_decoding": wanted, "draft_entry": DRAFT_ENTRY if drafting.draft is not None else None}
 
 
 def _version(recipe: Recipe, backend: Backend) -> str:

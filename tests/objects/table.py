@@ -196,6 +196,37 @@ WRONG: tuple[Wrong, ...] = (
     Wrong("batch-continuous", model(batching={"mode": "Continuous"}), ("batching.mode", "TextGeneration")),
     Wrong("kv-cache", model(runtime={"kvCache": {}}), ("runtime.kvCache",)),
     Wrong("speculative", model(runtime={"speculativeDecoding": {"method": "NGram"}}), ("speculativeDecoding",)),
+    Wrong(
+        "draft-missing",
+        model(task="TextGeneration", runtime={"speculativeDecoding": {"method": "DraftModel"}}),
+        ("draft", "needed"),
+    ),
+    Wrong(
+        "draft-of-ngram",
+        model(
+            task="TextGeneration",
+            runtime={
+                "speculativeDecoding": {
+                    "method": "NGram",
+                    "draft": {"source": {"package": {"name": "p", "version": "1"}}},
+                }
+            },
+        ),
+        ("draft", "only method DraftModel"),
+    ),
+    Wrong(
+        "draft-branch",
+        model(
+            task="TextGeneration",
+            runtime={
+                "speculativeDecoding": {
+                    "method": "DraftModel",
+                    "draft": {"source": _hf("main")},
+                }
+            },
+        ),
+        ("revision", "40-character"),
+    ),
     Wrong("early-exit", model(runtime={"earlyExit": {"confidence": 0.9}}), ("earlyExit", "Classification")),
     Wrong("fast-path", model(runtime={"fastPath": {"maxInputTokens": 512}}), ("fastPath", "below")),
     Wrong("cascade-self", model(runtime={"cascade": {"to": {"name": "a"}, "confidence": 0.8}}), ("cascade",)),
@@ -279,7 +310,11 @@ def _full() -> Object:
         batching={"mode": "Continuous", "maxBatchSize": 32, "preferredBatchSizes": [8, 16]},
         runtime={
             "kvCache": {"memoryFraction": 0.8, "hostMemoryGiB": 4},
-            "speculativeDecoding": {"method": "NGram", "draftTokens": 4},
+            "speculativeDecoding": {
+                "method": "DraftModel",
+                "draftTokens": 4,
+                "draft": {"source": {"persistentVolumeClaim": {"claimName": "models", "path": "draft"}}},
+            },
         },
         quality={"metric": "Perplexity", "maxDrop": 0.05, "dataset": {"objectStore": {"uri": "s3://b/d"}}},
         hardware={"acceleratorClasses": ["nvidia-h100-80g", "nvidia-l4"], "acceleratorsPerReplica": 4},

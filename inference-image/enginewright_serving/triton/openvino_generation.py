@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,10 @@ class _Answer:
 class OpenVinoGenerationRunner:
     """One pipeline. The cache holds `limits.maxBatchSize` requests at full length, so none is ever pushed out.
 
-    With `speculativeDecoding` (NGram) each step reads, after an answer's last token, what followed the same few tokens
-    earlier in its prompt or text, and keeps as much of that as the model itself would have said (prompt lookup,
-    Saxena 2023): the same answer in fewer steps where texts repeat themselves.
+    With `speculativeDecoding` each step reads several tokens after an answer's last one, and keeps as much of them as
+    the model itself would have said: the same answer in fewer steps. NGram takes what followed the same few tokens
+    earlier in the prompt or text (prompt lookup, Saxena 2023), DraftModel what a smaller model says first (Leviathan
+    2023); that one has a cache of its own, with as many blocks.
     """
 
     def __init__(self, entry: Path, engine: EngineDescription, threads: int) -> None:
@@ -53,9 +54,12 @@ class OpenVinoGenerationRunner:
         self._full_length = min(
             generation.max_context_tokens, engine.limits.max_input_tokens + engine.limits.max_output_tokens
         )
+        self._longest_prompt = engine.limits.max_input_tokens
         self._max_requests = engine.limits.max_batch_size
         drafting = generation.speculative_decoding
         self._draft_tokens = drafting.draft_tokens if drafting is not None else 0
+        drafter = generation.draft_entry
+        self._drafter = self._model / PurePosixPath(drafter).parent if drafter is not None else None
         self._drafted = self._accepted = 0
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": engine.precision_hint,
@@ -163,9 +167,22 @@ class OpenVinoGenerationRunner:
         scheduling.max_num_seqs = requests
         scheduling.max_num_batched_tokens = max(TOKENS_A_STEP, requests * (1 + drafts))
         scheduling.dynamic_split_fuse = True
+        if drafts and self._drafter is not None:
+            # Prompts are read whole: beside a prompt that is read in parts the library mixes the two models up, and
+            # other answers come out (openvino.genai 2026.4).
+            scheduling.max_num_batched_tokens += self._longest_prompt
+            scheduling.dynamic_split_fuse = False
         scheduling.enable_prefix_caching = share_prefixes
-        settings = self._settings | ({"prompt_lookup": True} if drafts else {})
+        settings = self._settings | (self._drafting() if drafts else {})
         return openvino_genai.ContinuousBatchingPipeline(str(self._model), scheduling, "CPU", settings)
+
+    def _drafting(self) -> dict[str, Any]:
+        """What the pipeline is to draft with. A draft without settings of its own has the model's."""
+        import openvino_genai
+
+        if self._drafter is None:
+            return {"prompt_lookup": True}
+        return {"draft_model": openvino_genai.draft_model(self._drafter, "CPU")}
 
 
 _FINISH = {"NONE": "", "STOP": STOP, "LENGTH": LENGTH, "TOOL_CALL": STOP}
@@ -178,6 +195,9 @@ def _generation_config(sampling: Sampling, draft_tokens: int) -> Any:
     config.max_new_tokens = sampling.max_tokens
     config.logprobs = int(sampling.logprobs)
     if draft_tokens:
+        # Beside a draft model no n-grams are looked for, but with a size the library keeps a draft only where the model
+        # draws the same token. Without it, sampled answers follow the draft's distribution rather than the model's (it
+        # weighs the draft's probability against that of another token) and break blocks of the prefix cache.
         config.num_assistant_tokens, config.max_ngram_size = draft_tokens, _LONGEST_NGRAM
     config.frequency_penalty = sampling.frequency_penalty
     config.presence_penalty = sampling.presence_penalty

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer
 from torch import nn
 
 from enginewright_api.errors import DeterministicError
@@ -23,6 +22,7 @@ from enginewright_builder.compression.structure import load_model, save_model
 from enginewright_builder.compression.training import Tell, reproducible, train
 from enginewright_builder.datasets.rows import Row
 from enginewright_builder.sources.checkpoint import inspect
+from enginewright_builder.sources.vocabulary import vocabulary
 
 _SEED = 11
 _MAX_TOKENS = 128
@@ -162,7 +162,7 @@ def _max_tokens(checkpoint: Path) -> int:
 def _check_tokenizers(student: Path, teacher: Path) -> None:
     if student == teacher:
         return
-    own, other = (Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab() for folder in (student, teacher))
+    own, other = vocabulary(student), vocabulary(teacher)
     if own != other:
         raise DeterministicError(
             "InvalidRecipe",

@@ -17,6 +17,7 @@ from enginewright_api.recipe import Task
 from enginewright_builder.datasets.draw import Drawn
 from enginewright_builder.datasets.rows import Text, texts_of_rows
 from enginewright_builder.description import EAGER
+from enginewright_builder.drafting import place_draft
 from enginewright_builder.sources.checkpoint import TOKENIZER_FILES
 from enginewright_builder.stages.stage import Output
 from enginewright_builder.toolchain.client import Toolchain
@@ -132,12 +133,15 @@ class Compile:
     description: EngineDescription
     probe: Drawn
     toolchain: Toolchain
+    draft: Output | None = None
+    """Graph of the model that drafts."""
     name: str = "compile"
     shared: bool = True
 
     def key(self) -> str:
-        """By graph and description."""
-        return digest_of({"stage": self.name, "graph": self.graph.key, "description": self.description.wire()})
+        """By graphs and description."""
+        draft = {"draft": self.draft.key} if self.draft is not None else {}
+        return digest_of({"stage": self.name, "graph": self.graph.key, "description": self.description.wire(), **draft})
 
     def run(self, into: Path) -> dict[str, Any]:
         """Result: sizeBytes of engine/."""
@@ -147,6 +151,8 @@ class Compile:
         if self.description.entry == EAGER:
             link_checkpoint(self.checkpoint.folder, engine / self.description.entry)
         else:
+            if self.draft is not None:
+                place_draft(self.draft.folder, self.graph.folder, engine)
             self.toolchain.perform(
                 CompileTask(
                     graph=self.graph.folder,

@@ -11,6 +11,7 @@ from enginewright_api.source import Source
 from enginewright_builder.digests import tree_digest
 from enginewright_builder.places import Places
 from enginewright_builder.sources.checkpoint import inspect
+from enginewright_builder.sources.field import SOURCE, told_of
 from enginewright_builder.sources.gguf_file import unpack
 from enginewright_builder.sources.origins import origin_of
 
@@ -22,18 +23,22 @@ class Fetch:
     source: Source
     places: Places
     name: str = "fetch"
+    field: str = SOURCE
+    """Of the spec, for what is said about it."""
     # What is fetched can be fetched again from where it is.
     shared: bool = False
 
     def key(self) -> str:
         """By the source's content."""
-        return digest_of({"stage": self.name, "source": origin_of(self.source, self.places).key()})
+        with told_of(self.field):
+            return digest_of({"stage": self.name, "source": origin_of(self.source, self.places).key()})
 
     def run(self, into: Path) -> dict[str, Any]:
         """Result: sourceDigest, parameters. Raises DeterministicError for whatever cannot be built from."""
-        origin_of(self.source, self.places).fetch(into)
-        unpack(into)
-        checkpoint = inspect(into)
+        with told_of(self.field):
+            origin_of(self.source, self.places).fetch(into)
+            unpack(into)
+            checkpoint = inspect(into)
         return {
             "sourceDigest": tree_digest(into),
             "parameters": checkpoint.parameters,

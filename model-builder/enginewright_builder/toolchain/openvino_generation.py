@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from enginewright_api.engine_description import EngineDescription
@@ -28,7 +28,7 @@ GRAPH = "openvino_model.xml"
 WEIGHTS = "openvino_model.bin"
 _CONFIGURATION = ("config.json", "generation_config.json")
 _TOKENIZER, _DETOKENIZER = "openvino_tokenizer.xml", "openvino_detokenizer.xml"
-_PROBE_TOKENS = 8
+_PROBE_TOKENS, _PROBE_DRAFTS = 8, 2
 
 
 class OpenVINOGenerationBackend:
@@ -101,11 +101,21 @@ class OpenVINOGenerationBackend:
         prompts = [feed["input_ids"] for feed in feeds]
         scheduling = genai.SchedulerConfig()
         scheduling.num_kv_blocks = 2 + (max(ids.shape[1] for ids in prompts) + _PROBE_TOKENS) // 16
-        settings = {"INFERENCE_PRECISION_HINT": description.precision_hint, "INFERENCE_NUM_THREADS": threads}
-        if description.generation is not None and description.generation.kv_cache_precision:
-            settings["KV_CACHE_PRECISION"] = description.generation.kv_cache_precision
-        pipeline = genai.ContinuousBatchingPipeline(str(engine), scheduling, "CPU", settings)
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": description.precision_hint,
+            "INFERENCE_NUM_THREADS": threads,
+        }
         config = genai.GenerationConfig(max_new_tokens=_PROBE_TOKENS, logprobs=1, do_sample=False)
+        generation = description.generation
+        if generation is not None and generation.kv_cache_precision:
+            settings["KV_CACHE_PRECISION"] = generation.kv_cache_precision
+        if generation is not None and generation.draft_entry is not None:
+            settings["draft_model"] = genai.draft_model(engine / PurePosixPath(generation.draft_entry).parent, "CPU")
+            config.num_assistant_tokens = _PROBE_DRAFTS
+            # As served: prompts are read whole beside a draft.
+            scheduling.max_num_batched_tokens += description.limits.max_input_tokens
+            scheduling.dynamic_split_fuse = False
+        pipeline = genai.ContinuousBatchingPipeline(str(engine), scheduling, "CPU", settings)
         for number, prompt in enumerate(prompts):
             handle = pipeline.add_request(number, ov.Tensor(prompt), config)
             while pipeline.has_non_finished_requests():

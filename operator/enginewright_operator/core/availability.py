@@ -146,8 +146,14 @@ def _credentials(spec: OptimizedModelSpec) -> list[Unavailable]:
 def _sources(spec: OptimizedModelSpec) -> list[tuple[str, Source]]:
     distillation = spec.optimization.distillation
     student = distillation.student.source if distillation is not None else None
-    found = [("source", spec.source)]
-    return found if student is None else [*found, ("optimization.distillation.student.source", student)]
+    drafting = spec.runtime.speculative_decoding
+    draft = drafting.draft.source if drafting is not None and drafting.draft is not None else None
+    found = [
+        ("source", spec.source),
+        ("optimization.distillation.student.source", student),
+        ("runtime.speculativeDecoding.draft.source", draft),
+    ]
+    return [(where, source) for where, source in found if source is not None]
 
 
 def _datasets(spec: OptimizedModelSpec) -> list[tuple[str, Dataset]]:

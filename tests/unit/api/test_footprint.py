@@ -120,6 +120,22 @@ def test_the_cache_of_openvino_has_scales_blocks_and_room_for_prefixes() -> None
     assert sizes["FP16"].kv_cache_bytes == tokens * each * 2
 
 
+def test_a_draft_has_weights_a_cache_and_activations_of_its_own() -> None:
+    geometry = Geometry.of(SMOLLM2)
+    small = Geometry.of(SMOLLM2 | {"num_hidden_layers": 6})
+    packed = {"format": "INT4", "method": "MinMax", "kvCacheFormat": "FP16"}
+    drafting = {"method": "DraftModel", "draft": {"source": SOURCE}}
+    wanted = generating(quantization=packed, speculativeDecoding=drafting)
+    alone, whole = footprint(geometry, wanted), footprint(geometry, wanted, small)
+    served_alone = footprint(
+        small, generating(quantization={"format": "INT8", "method": "Dynamic", "kvCacheFormat": "FP16"})
+    )
+    assert whole.weights_bytes - alone.weights_bytes == served_alone.weights_bytes, "8 bits, whatever the model has"
+    assert (whole.kv_cache_bytes - alone.kv_cache_bytes) * 5 == alone.kv_cache_bytes, "as many blocks, 6 of 30 layers"
+    assert whole.activation_bytes > alone.activation_bytes + served_alone.activation_bytes, "prompts are read whole"
+    assert whole.runtime_bytes == alone.runtime_bytes
+
+
 @pytest.mark.parametrize(
     ("blocks", "at_most"),
     [
@@ -181,6 +197,12 @@ def test_training_is_most_of_a_build_that_trains() -> None:
     exiting = seconds(task="Classification", earlyExit={"confidence": 0.9})
     assert set(exiting) - set(plain) == {"exit"}
     assert 10 < exiting["exit"] < 30
+    generates = {"task": "TextGeneration"}
+    drafting = build_seconds(
+        Geometry.of(SMOLLM2), recipe(**generates), evidence, architecture="", cores=2, draft=Geometry.of(MINILM)
+    )
+    without = build_seconds(Geometry.of(SMOLLM2), recipe(**generates), evidence, architecture="", cores=2)
+    assert set(drafting) - set(without) == {"draft"}
     assert sum(seconds(quantization={"format": "INT8", "method": "SmoothQuant"}).values()) > sum(plain.values())
 
 

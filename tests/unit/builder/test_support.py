@@ -101,9 +101,12 @@ def test_auto_of_text_generation_on_a_cpu(format_: Format, method: QuantizationM
 def test_what_text_generation_has_on_a_cpu(block: dict[str, Any]) -> None:
     limits = {"maxOutputTokens": 64}
     assert unavailable(recipe(task="TextGeneration", limits=limits, quantization=block), CPU) == []
-    drafting = {"method": "NGram", "draftTokens": 6}
-    wanted = recipe(task="TextGeneration", limits=limits, quantization=block, speculativeDecoding=drafting)
-    assert unavailable(wanted, CPU) == []
+    for drafting in (
+        {"method": "NGram", "draftTokens": 6},
+        {"method": "DraftModel", "draft": {"source": {"objectStore": {"uri": "s3://b/draft"}}}},
+    ):
+        wanted = recipe(task="TextGeneration", limits=limits, quantization=block, speculativeDecoding=drafting)
+        assert unavailable(wanted, CPU) == []
 
 
 @pytest.mark.parametrize("backend", ["OpenVINO", "ONNXRuntime"])
@@ -126,6 +129,8 @@ def test_auto_on_a_gpu_names_the_backend_that_would_be_responsible() -> None:
 
 
 GENERATES: dict[str, Any] = {"task": "TextGeneration"}
+GENERATES: dict[str, Any] = {"task": "TextGeneration", "quantization": None}
+SOURCE_IN_AZURE = {"objectStore": {"uri": "az://b/draft"}}
 EXITS: dict[str, Any] = {"task": "Classification", "earlyExit": {"confidence": 0.9}}
 INT4: dict[str, Any] = {"format": "INT4", "method": "AWQ"}
 MIXED: dict[str, Any] = {
@@ -144,9 +149,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"lowRank": {"energy": 0.9}, "backend": "Torch", "quantization": None}, "optimization.lowRank"),
     ({"tensorRTLLM": {}}, "engine.tensorRTLLM"),
     ({"speculativeDecoding": {"method": "NGram"}}, "runtime.speculativeDecoding"),
+    ({**GENERATES, "speculativeDecoding": {"method": "EAGLE3"}}, "runtime.speculativeDecoding.method"),
+    ({**GENERATES, "speculativeDecoding": {"method": "MTP"}}, "runtime.speculativeDecoding.method"),
+    ({**GENERATES, "speculativeDecoding": {"method": "DraftModel"}}, "runtime.speculativeDecoding.draft"),
     (
-        {"task": "TextGeneration", "quantization": None, "speculativeDecoding": {"method": "DraftModel"}},
-        "runtime.speculativeDecoding.method",
+        {**GENERATES, "speculativeDecoding": {"method": "NGram", "draft": {"source": SOURCE_IN_AZURE}}},
+        "runtime.speculativeDecoding.draft",
+    ),
+    (
+        {**GENERATES, "speculativeDecoding": {"method": "DraftModel", "draft": {"source": SOURCE_IN_AZURE}}},
+        "runtime.speculativeDecoding.draft.source.objectStore.uri",
     ),
     (
         {

@@ -62,6 +62,18 @@ def test_a_model_that_will_not_fit_is_said_before_anything_runs(tmp_path: Path) 
     assert "WILL NOT FIT" not in planned(tmp_path, large(tmp_path), accelerator_class(memoryGiB=512))
 
 
+def test_a_draft_takes_memory_and_is_looked_at_before_anything_runs(tmp_path: Path) -> None:
+    def drafting(source: dict[str, Any]) -> dict[str, Any]:
+        drafter = {"method": "DraftModel", "draft": {"source": source}}
+        return large(tmp_path) | {"spec": large(tmp_path)["spec"] | {"runtime": {"speculativeDecoding": drafter}}}
+
+    itself = drafting(large(tmp_path)["spec"]["source"])
+    assert "WILL NOT FIT" not in planned(tmp_path, large(tmp_path), accelerator_class(memoryGiB=200))
+    assert "WILL NOT FIT" in planned(tmp_path, itself, accelerator_class(memoryGiB=200))
+    elsewhere = drafting({"persistentVolumeClaim": {"claimName": "drafts"}})
+    assert "not known from here: persistentVolumeClaim drafts: no such folder" in planned(tmp_path, elsewhere)
+
+
 def test_a_source_that_cannot_be_read_from_here_is_unknown(tmp_path: Path) -> None:
     on_volume = model(source={"persistentVolumeClaim": {"claimName": "weights"}})
     (rung,) = json.loads(planned(tmp_path, on_volume, output="json"))

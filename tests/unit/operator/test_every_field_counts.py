@@ -142,6 +142,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
             "enginewright_serving.triton.openvino_generation",
             "drafting.draft_tokens",
         ),
+        **_below("runtime.speculativeDecoding.draft.source.", SOURCE),
         "runtime.fastPath.maxInputTokens": (f"{BUILDER}.description", "short.max_input_tokens"),
         "runtime.earlyExit.confidence": (f"{BUILDER}.compression.early_exit", "settings.confidence"),
         "batching.mode": (TRITON, "batching.mode"),
@@ -265,6 +266,11 @@ def _student(**source: Any) -> dict[str, Any]:
     return _distillation(student={"source": source})
 
 
+def _draft(**source: Any) -> dict[str, Any]:
+    drafting = {"method": "DraftModel", "draft": {"source": source}}
+    return {**GENERATES, "runtime": {"speculativeDecoding": drafting}}
+
+
 def _calibration(**dataset: Any) -> dict[str, Any]:
     return _quantization(calibration={"dataset": dataset})
 
@@ -303,6 +309,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     },
     "parallelism.expert": {"parallelism": {"expert": 2}},
     "hardware.acceleratorsPerReplica": {"hardware": {"acceleratorClasses": ["cpu"], "acceleratorsPerReplica": 2}},
+    "runtime.speculativeDecoding.draft.source.objectStore.secretRef": _draft(objectStore={"uri": "s3://b/m", **SECRET}),
+    "runtime.speculativeDecoding.draft.source.oci": _draft(oci={"reference": "r/m@sha256:" + "0" * 64}),
     "runtime.kvCache": {**GENERATES, "runtime": {"kvCache": {"reuse": False}}},
     "runtime.cascade": {"runtime": {"cascade": {"to": {"name": "large"}, "confidence": 0.8}}},
     "quality.dataset.objectStore.secretRef": {"quality": {"dataset": ROWS_IN_BUCKET}},

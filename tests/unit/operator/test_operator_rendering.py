@@ -149,6 +149,14 @@ def test_inputs_of_a_build_are_mounted_where_the_builder_looks() -> None:
     source = {"source": {"persistentVolumeClaim": {"claimName": "models", "path": "minilm"}}}
     pod = building(accelerator_class(), source)[0]["spec"]["template"]["spec"]
     assert "/volumes/models" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    for kind, mounted_at in (
+        ({"huggingFace": hub}, "/tokens/hub"),
+        ({"persistentVolumeClaim": {"claimName": "drafts"}}, "/volumes/drafts"),
+    ):
+        drafting = {"method": "DraftModel", "draft": {"source": kind}}
+        drafts = {"task": "TextGeneration", "runtime": {"speculativeDecoding": drafting}}
+        pod = building(accelerator_class(), drafts)[0]["spec"]["template"]["spec"]
+        assert mounted_at in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
 
 
 def test_service_and_batching(golden: SnapshotAssertion) -> None:

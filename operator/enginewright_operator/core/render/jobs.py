@@ -156,7 +156,7 @@ def _input_volumes(build: EngineBuild, request: EvidenceRequest) -> Volumes:
     recipe = build.spec.recipe
     quantization, distillation = recipe.quantization, recipe.distillation
     student = distillation.student.source if distillation is not None else None
-    sources = [recipe.source, *([student] if student is not None else [])]
+    sources = [source for source in (recipe.source, student, recipe.draft_source) if source is not None]
     candidates: list[Dataset | None] = [
         request.dataset,
         quantization.calibration.dataset if quantization is not None else None,

@@ -85,7 +85,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         {"speculativeDecoding": {"method": "EAGLE3"}},
         "9.0",
         "runtime.speculativeDecoding.method",
-        "needs a draft model, which cannot be named yet",
+        "not available with TensorRTLLM yet",
     ),
     (
         {**ENGINE, "speculativeDecoding": {"method": "NGram"}},
