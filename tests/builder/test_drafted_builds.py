@@ -24,11 +24,13 @@ from enginewright_serving.triton.generation_metrics import DRAFTS
 from enginewright_serving.triton.generation_runner import GenerationRunner, load_generation_runner
 from enginewright_serving.triton.sampling import Sampling
 from tests.builder.building import Builder, states
-from tests.builder.test_generation_builds import LIMITS, built, manifest, request
+from tests.builder.test_generation_builds import built, manifest, request
 from tests.builder.tiny_llama import write_tiny_llama
 
 pytestmark = pytest.mark.timeout(1200)
 
+LIMITS = {"maxBatchSize": 4, "maxInputTokens": 240, "maxOutputTokens": 16}
+"""Four of the longest prompts are more than a step reads."""
 Answer = tuple[list[int], list[float]]
 """Token ids and their log-probabilities."""
 
@@ -38,7 +40,7 @@ def wanted(draft: Path) -> BuildRequest:
     source = {"objectStore": {"uri": trained_llama(steps=20).as_uri()}}
     plain = request(source, None, metric="TokenAgreement", samples=8)
     block = {"method": "DraftModel", "draftTokens": 3, "draft": {"source": {"objectStore": {"uri": draft.as_uri()}}}}
-    recipe = Recipe.model_validate(plain.recipe.wire() | {"speculativeDecoding": block})
+    recipe = Recipe.model_validate(plain.recipe.wire() | {"limits": LIMITS, "speculativeDecoding": block})
     key = build_key(recipe, plain.toolchain, plain.accelerator)
     return plain.model_copy(update={"recipe": recipe, "key": key})
 
@@ -80,7 +82,7 @@ def engine(machine: Builder, half: Path) -> Path:
 def prompts(engine: Path) -> list[list[int]]:
     tokenizer = Tokenizer.from_file(str(engine / "tokenizer" / "tokenizer.json"))
     longest = LIMITS["maxInputTokens"]
-    return [tokenizer.encode(text * 4).ids[: longest - 7 * number] for number, text in enumerate(held_out_texts(6))]
+    return [tokenizer.encode(text * 20).ids[: longest - 7 * number] for number, text in enumerate(held_out_texts(6))]
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +161,11 @@ def test_answers_are_the_models_own_in_fewer_steps(
 def test_prompts_that_do_not_fit_one_step_change_nothing(
     alone: GenerationRunner, drafted: GenerationRunner, prompts: list[list[int]]
 ) -> None:
-    """While others are being answered: they must wait, for read in parts beside a draft they came out wrong."""
+    """Together, and while others are being answered: read in parts beside a draft they came out wrong."""
+    fresh = [prompt[::-1] for prompt in prompts]
+    assert answered(drafted, fresh, penalty=1.0)[0] == [
+        (tokens, pytest.approx(logprobs, abs=1e-3)) for tokens, logprobs in answered(alone, fresh, penalty=1.0)[0]
+    ]
     fresh = [[*prompt[40:], *prompt[:40]] for prompt in prompts]
     answers: list[dict[int, list[int]]] = []
     for subject in (alone, drafted):
