@@ -155,7 +155,9 @@ def test_answers_are_the_models_own_in_fewer_steps(
         if (temperature, penalty) == (0.0, 0.0):
             assert quick < 0.6 * slow
     load = drafted.load()
-    assert 0 < load.accepted - before.accepted <= load.drafted - before.drafted
+    accepted, places = load.accepted - before.accepted, load.drafted - before.drafted
+    # At a temperature of 1 two models hardly ever draw the same.
+    assert (temperature < 1.0) <= accepted <= places
 
 
 def test_prompts_that_do_not_fit_one_step_change_nothing(
