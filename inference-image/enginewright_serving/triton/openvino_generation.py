@@ -196,8 +196,8 @@ def _generation_config(sampling: Sampling, draft_tokens: int) -> Any:
     config.logprobs = int(sampling.logprobs)
     if draft_tokens:
         # Beside a draft model no n-grams are looked for, but with a size the library keeps a draft only where the model
-        # draws the same token. Without it, sampled answers follow the draft's distribution rather than the model's (it
-        # weighs the draft's probability against that of another token) and break blocks of the prefix cache.
+        # draws the same token. Without it, sampled answers drift from the model's distribution (it weighs the draft's
+        # probability against that of another token) and steps fail where prefixes are shared (2026.4).
         config.num_assistant_tokens, config.max_ngram_size = draft_tokens, _LONGEST_NGRAM
     config.frequency_penalty = sampling.frequency_penalty
     config.presence_penalty = sampling.presence_penalty
