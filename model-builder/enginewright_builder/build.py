@@ -135,7 +135,7 @@ class Build:
         if source is None or generation is None:
             return None
         found = self.cache.run(Fetch(source, self.places, name="fetch-draft", field=DRAFT_FIELD))
-        check_draft(inspect(found.folder), checkpoint, generation.max_context_tokens)
+        check_draft(inspect(found.folder), checkpoint, self.request.recipe, generation.max_context_tokens)
         return found
 
     def _check_memory(self, geometry: Geometry, float32_bytes: int, drafter: Output | None) -> None:

@@ -22,12 +22,14 @@ def describe_draft(draft: Checkpoint, recipe: Recipe) -> EngineDescription:
         return describe(draft, recipe.for_draft(), recipe.backend)
 
 
-def check_draft(draft: Checkpoint, model: Checkpoint, context_tokens: int) -> None:
-    """Raises DeterministicError: InvalidRecipe for other tokens than the model's, LimitExceeded for too few positions.
+def check_draft(draft: Checkpoint, model: Checkpoint, recipe: Recipe, context_tokens: int) -> None:
+    """Raises DeterministicError: InvalidCheckpoint for what generates no text, InvalidRecipe for other tokens than the
+    model's, LimitExceeded for too few positions.
 
     Both models read the same tokens, so their tokenizers must agree on all of them. Rows of the output beyond the
     tokenizer's (padding) may differ, as long as the draft cannot say what the model cannot read.
     """
+    describe_draft(draft, recipe)
     own, other = vocabulary(draft.folder), vocabulary(model.folder)
     if own != other:
         raise DeterministicError(

@@ -15,7 +15,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format
 from enginewright_api.recipe import Recipe
 from enginewright_api.source import Source
-from enginewright_builder.drafting import FIELD, check_draft, describe_draft, place_draft
+from enginewright_builder.drafting import FIELD, check_draft, place_draft
 from enginewright_builder.places import Places
 from enginewright_builder.sources.checkpoint import Checkpoint, inspect
 from enginewright_builder.stages.fetch import Fetch
@@ -24,6 +24,7 @@ CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "vocab_size": 8,
     "max_position_embeddings": 128, "eos_token_id": 1,
 }  # fmt: skip
+DRAFT = {"objectStore": {"uri": "s3://b/draft"}}
 WORDS = ("a", "b", "c", "d")
 
 
@@ -36,8 +37,8 @@ def checkpoint(folder: Path, *, words: tuple[str, ...] = WORDS, **config: Any) -
     return inspect(folder)
 
 
-def recipe(source: dict[str, Any], **changes: Any) -> Recipe:
-    drafting = {"method": "DraftModel", "draft": {"source": source}}
+def recipe(**changes: Any) -> Recipe:
+    drafting = {"method": "DraftModel", "draft": {"source": DRAFT}}
     return Recipe.model_validate(
         {"source": {"objectStore": {"uri": "s3://b/x"}}, "task": "TextGeneration", "backend": "OpenVINO", "limits": {},
          "speculativeDecoding": drafting, **changes}
@@ -46,7 +47,7 @@ def recipe(source: dict[str, Any], **changes: Any) -> Recipe:
 
 def test_a_draft_with_the_models_tokens_fits(tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model", vocab_size=16)
-    check_draft(checkpoint(tmp_path / "draft", hidden_size=4), model, 128)
+    check_draft(checkpoint(tmp_path / "draft", hidden_size=4), model, recipe(), 128)
 
 
 @pytest.mark.parametrize(
@@ -63,24 +64,22 @@ def test_a_draft_that_does_not_fit_is_refused(
 ) -> None:
     draft = checkpoint(tmp_path / "draft", **differs)
     with pytest.raises(DeterministicError, match=rf"{FIELD}: .*{words}") as caught:
-        check_draft(draft, checkpoint(tmp_path / "model"), context)
+        check_draft(draft, checkpoint(tmp_path / "model"), recipe(), context)
     assert caught.value.reason == reason
 
 
 def test_a_draft_without_a_language_head_is_refused_by_its_field(tmp_path: Path) -> None:
     encoder = checkpoint(tmp_path / "draft", architectures=["LlamaModel"])
     with pytest.raises(DeterministicError, match=rf"{FIELD}: config.json: .*has no language head"):
-        describe_draft(encoder, recipe({"objectStore": {"uri": "s3://b/draft"}}))
+        check_draft(encoder, checkpoint(tmp_path / "model"), recipe(), 128)
 
 
 def test_nothing_but_rounding_is_done_to_a_draft() -> None:
-    source = {"objectStore": {"uri": "s3://b/draft"}}
     wanted = recipe(
-        source,
         pruning={"granularity": "Neurons", "sparsity": 0.5},
         quantization={"format": "INT4", "method": "AWQ", "kvCacheFormat": "INT8"},
     ).for_draft()
-    assert wanted.source == Source.model_validate(source)
+    assert wanted.source == Source.model_validate(DRAFT)
     assert (wanted.pruning, wanted.speculative_decoding) == (None, None)
     assert wanted.quantization is not None
     assert (wanted.quantization.format, wanted.quantization.kv_cache_format.value) == (Format.INT8, "INT8")
