@@ -16,6 +16,7 @@ from enginewright_api.geometry import Geometry
 from enginewright_api.optimization import Format, Granularity, KvCacheFormat, PruningGranularity, Quantization
 from enginewright_api.recipe import AcceleratorFacts, Recipe, Task
 from enginewright_api.serving_spec import Backend
+from enginewright_api.support import resolve_kv_cache
 from enginewright_api.weight_support import weights_only
 
 _MIB = 2**20
@@ -183,17 +184,17 @@ def _multiplied_as_stored(quantization: Quantization | None) -> bool:
 
 
 def _kv_cache(geometry: Geometry, recipe: Recipe) -> float:
-    wanted = recipe.quantization.kv_cache_format if recipe.quantization is not None else KvCacheFormat.AUTO
     limits = recipe.limits
     tokens = limits.max_input_tokens + limits.max_output_tokens
     if recipe.backend is not Backend.OPENVINO:
         # Left open, TensorRT-LLM keeps the cache in the model's 16 bits.
+        wanted = recipe.quantization.kv_cache_format if recipe.quantization is not None else KvCacheFormat.AUTO
         each = _KV_BYTES.get(wanted, 2.0)
         return geometry.key_value_elements_per_token * each * limits.max_batch_size * tokens
-    # Left open, OpenVINO keeps it in 8 bits on CPUs, with a scale and a zero point a token and head.
-    each = _KV_BYTES.get(wanted, 1.0)
-    if each == 1.0:
-        each += _KV_SCALE_BYTES / geometry.head_width
+    kept = resolve_kv_cache(recipe.quantization)
+    each = _FLOAT_BYTES if kept is None else _KV_BYTES[kept]
+    if kept is KvCacheFormat.INT8:
+        each += _KV_SCALE_BYTES / geometry.head_width  # a scale and a zero point a token and head
     blocks = ceil(tokens / _KV_BLOCK_TOKENS) * limits.max_batch_size
     blocks += ceil(blocks * _KV_SHARED_PREFIXES)
     return geometry.key_value_elements_per_token * each * blocks * _KV_BLOCK_TOKENS

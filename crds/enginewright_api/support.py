@@ -160,6 +160,18 @@ def resolve_method(backend: Backend, format: Format, task: Task = Task.EMBEDDING
     return QuantizationMethod.AUTO
 
 
+def resolve_kv_cache(quantization: Quantization | None) -> KvCacheFormat | None:
+    """What kvCacheFormat `Auto` stands for on OpenVINO: nothing is lost that was not asked for. None is float32.
+
+    Left to the runtime it would be 8 bits.
+    """
+    if quantization is None:
+        return None
+    if quantization.kv_cache_format is not KvCacheFormat.AUTO:
+        return quantization.kv_cache_format
+    return None if quantization.format is Format.NONE else KvCacheFormat.FP16
+
+
 def calibrates(quantization: Quantization) -> bool:
     """Whether scales are found by looking at rows."""
     if quantization.format is Format.MIXED:

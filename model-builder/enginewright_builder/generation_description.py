@@ -7,9 +7,10 @@ from typing import Any
 
 from enginewright_api.engine_description import EngineDescription, Generation
 from enginewright_api.errors import DeterministicError
-from enginewright_api.optimization import Format, KvCacheFormat
+from enginewright_api.optimization import KvCacheFormat
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
+from enginewright_api.support import resolve_kv_cache
 from enginewright_builder.nvidia_runtime import PACKAGES as NVIDIA_PACKAGES
 from enginewright_builder.nvidia_runtime import deployment_of, entry_of, version_of
 from enginewright_builder.sources.checkpoint import Checkpoint, read_json
@@ -18,7 +19,7 @@ _ENTRIES = {Backend.OPENVINO: "openvino_model.xml", Backend.TORCH: "checkpoint"}
 DRAFT_ENTRY = f"draft/{_ENTRIES[Backend.OPENVINO]}"
 """Of the model that drafts, below engine/."""
 _PACKAGES = {Backend.OPENVINO: "openvino-genai", Backend.TORCH: "torch"}
-_CACHES = {KvCacheFormat.INT8: "u8", KvCacheFormat.FP16: "f16"}
+_CACHES = {None: "f32", KvCacheFormat.FP16: "f16", KvCacheFormat.INT8: "u8"}
 
 
 def check_generation_limits(checkpoint: Checkpoint, recipe: Recipe) -> None:
@@ -99,20 +100,11 @@ def _version(recipe: Recipe, backend: Backend) -> str:
 
 
 def _kv_cache(recipe: Recipe, backend: Backend) -> str:
-    """Auto loses nothing that was not asked for: float32 for an unquantised engine, 16 bits for others.
-
-    Left to the runtime it would be 8 bits on CPUs.
-    """
     if backend is Backend.TORCH:
         return "f32"
     if backend in NVIDIA_PACKAGES:
         return ""  # the checkpoint says it
-    quantization = recipe.quantization
-    if quantization is None:
-        return "f32"
-    if quantization.kv_cache_format in _CACHES:
-        return _CACHES[quantization.kv_cache_format]
-    return "f32" if quantization.format is Format.NONE else "f16"
+    return _CACHES[resolve_kv_cache(recipe.quantization)]
 
 
 def _end_tokens(checkpoint: Checkpoint) -> list[int]:

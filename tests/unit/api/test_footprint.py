@@ -116,8 +116,10 @@ def test_the_cache_of_openvino_has_scales_blocks_and_room_for_prefixes() -> None
     # 101 tokens fill four blocks of 32; four requests, and a quarter more.
     tokens = 4 * 32 * 4 * 1.25
     each = 2 * 30 * 3 * 64
-    assert sizes["INT8"].kv_cache_bytes == tokens * each * (1 + 8 / 64) == sizes["Auto"].kv_cache_bytes
-    assert sizes["FP16"].kv_cache_bytes == tokens * each * 2
+    assert sizes["INT8"].kv_cache_bytes == tokens * each * (1 + 8 / 64)
+    assert sizes["FP16"].kv_cache_bytes == tokens * each * 2 == sizes["Auto"].kv_cache_bytes
+    whole = footprint(geometry, generating(limits=limits))
+    assert whole.kv_cache_bytes == tokens * each * 4, "the cache of an engine that is not quantised is not either"
 
 
 def test_a_draft_has_weights_a_cache_and_activations_of_its_own() -> None:
