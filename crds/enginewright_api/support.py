@@ -102,6 +102,7 @@ BUILTIN_DATASETS: dict[str, frozenset[Task]] = {
     "news-en": frozenset({Task.EMBEDDING, Task.TEXT_GENERATION}),
     "reviews-en": frozenset({Task.EMBEDDING, Task.CLASSIFICATION}),
     "similarity-en": frozenset({Task.EMBEDDING, Task.RERANKING}),
+    "valence-en": frozenset({Task.TOKEN_CLASSIFICATION}),
 }
 """Sets that come with the builder and the tasks they can judge."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 
 from enginewright_api.errors import DeterministicError
-from enginewright_builder.datasets import news, reviews, similarity
+from enginewright_builder.datasets import news, reviews, similarity, valence
 from enginewright_builder.datasets.rows import Row
 
-_SETS: dict[str, ModuleType] = {module.NAME: module for module in (news, reviews, similarity)}
+_SETS: dict[str, ModuleType] = {module.NAME: module for module in (news, reviews, similarity, valence)}
 """Each has calibration_rows() and evaluation_rows(), which share no text."""
 
 

@@ -33,7 +33,7 @@ class Drawn:
     @property
     def digest(self) -> str:
         """Names the content."""
-        return digest_of([[row.text, row.text_pair, row.label, row.score] for row in self.rows])
+        return digest_of([_content(row) for row in self.rows])
 
     def first(self, count: int) -> Drawn:
         """The first `count` rows, or all there are."""
@@ -51,7 +51,7 @@ def draw(dataset: Dataset, purpose: Purpose, places: Places) -> Drawn:
     Of rows with one text and several labels the first label in order counts.
     """
     name, rows = _read(dataset, purpose, places)
-    rows.sort(key=lambda row: (row.label or "", row.score or 0.0), reverse=True)
+    rows.sort(key=lambda row: (row.label or "", row.score or 0.0, row.word_labels), reverse=True)
     distinct = {(row.text, row.text_pair): row for row in rows}
     ordered = sorted(distinct.values(), key=lambda row: sha256_hex(f"{row.text}\0{row.text_pair or ''}".encode()))
     return Drawn(name, tuple(ordered))
@@ -72,6 +72,11 @@ def without_leaks(calibration: Drawn, evaluation: Sequence[Row]) -> tuple[Drawn,
             " give optimization.quantization.calibration.dataset other rows than quality.dataset",
         )
     return Drawn(calibration.name, kept), len(calibration.rows) - len(kept)
+
+
+def _content(row: Row) -> list[object]:
+    plain: list[object] = [row.text, row.text_pair, row.label, row.score]
+    return [*plain, list(row.word_labels)] if row.word_labels else plain
 
 
 def _texts(row: Row) -> set[str]:

@@ -39,13 +39,13 @@ class Snippet:
 
 def calibration_rows() -> list[Row]:
     """Rows to learn from and to measure ranges on. None of their texts is among the evaluation rows."""
-    judged = {row.normalized for row in evaluation_rows()}
-    return [row for row in _rows(judged_on=False) if row.normalized not in judged]
+    kept_apart = {row.normalized for row in evaluation_rows()}
+    return [row for row in _rows(judged=False) if row.normalized not in kept_apart]
 
 
 def evaluation_rows() -> list[Row]:
     """Rows for the gate."""
-    return _rows(judged_on=True)
+    return _rows(judged=True)
 
 
 def snippets(kind: str) -> Iterator[Snippet]:
@@ -61,12 +61,16 @@ def snippets(kind: str) -> Iterator[Snippet]:
         yield Snippet(f"{kind}/{cells[0].partition('_')[0]}", cells[2].strip(), float(cells[1]))
 
 
-def _rows(*, judged_on: bool) -> list[Row]:
+def judged_on(snippet: Snippet) -> bool:
+    """Whether the snippet's document is one to judge on."""
+    return int(sha256_hex(snippet.document.encode())[:8], 16) % _EVALUATION_IN == 0
+
+
+def _rows(*, judged: bool) -> list[Row]:
     found: dict[str, Row] = {}
     for kind in ("movieReview", "amazonReview"):
         for snippet in snippets(kind):
-            judged = int(sha256_hex(snippet.document.encode())[:8], 16) % _EVALUATION_IN == 0
-            if judged is judged_on and snippet.text and abs(snippet.rating) >= _NEUTRAL:
+            if judged_on(snippet) is judged and snippet.text and abs(snippet.rating) >= _NEUTRAL:
                 row = Row(snippet.text, label=LABELS[snippet.rating > 0])
                 found.setdefault(row.normalized, row)
     return list(found.values())

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from math import isfinite
 from pathlib import Path
@@ -36,6 +36,15 @@ class Row:
     text_pair: str | None = None
     label: str | None = None
     score: float | None = None
+    word_labels: tuple[str, ...] = ()
+    """One a word of the text, for token classification; `words` says what they are."""
+    line: int = field(default=0, compare=False)
+    """Where a row with labels of words was read, for messages; 0 where no file says."""
+
+    @property
+    def words(self) -> list[str]:
+        """What the labels of words are about: the text between single spaces, as it was joined."""
+        return self.text.split(" ")
 
     @property
     def normalized(self) -> str:
@@ -139,7 +148,8 @@ def _row(record: Mapping[str, object], columns: Columns, name: str, number: int)
             there = ", ".join(sorted(map(repr, record)))[:200] or "none"
             raise invalid(name, f"line {number} has no column {column!r} (columns.{field}); it has {there}")
         if not isinstance(value, str | int | float | Decimal):
-            raise invalid(name, f"line {number}: column {column!r} (columns.{field}) is no text or number")
+            there = "is a list, and the text is no list of words" if isinstance(value, list) else "is no text or number"
+            raise invalid(name, f"line {number}: column {column!r} (columns.{field}) {there}")
         return _printed(value, name, number, column)
 
     score = cell("score", columns.score)
@@ -149,12 +159,58 @@ def _row(record: Mapping[str, object], columns: Columns, name: str, number: int)
         raise invalid(name, f"line {number}: column {columns.score!r} is not a number but {score[:80]!r}") from error  # type: ignore[index]  # it was given
     if number_of_score is not None and not isfinite(number_of_score):
         raise invalid(name, f"line {number}: column {columns.score!r} is {number_of_score}, no number to rank by")
+    if isinstance(record.get(columns.text), list):
+        text, word_labels = _text_of_words(record, columns, name, number)
+        label = None
+    else:
+        text, word_labels = cell("text", columns.text) or "", ()
+        label = cell("label", columns.label)
     return Row(
-        text=cell("text", columns.text) or "",
+        text=text,
         text_pair=cell("textPair", columns.text_pair),
-        label=cell("label", columns.label),
+        label=label,
         score=number_of_score,
+        word_labels=word_labels,
+        line=number if word_labels else 0,
     )
+
+
+def _text_of_words(
+    record: Mapping[str, object], columns: Columns, name: str, number: int
+) -> tuple[str, tuple[str, ...]]:
+    """Words joined by single spaces, and their labels where columns.label names a column."""
+    words = [word.strip() for word in _listed(record, "text", columns.text, name, number)]
+    if not any(words):
+        raise invalid(name, f"line {number}: column {columns.text!r} (columns.text) holds no words; leave the row out")
+    spaced = next((word for word in words if " " in word), None)
+    if spaced is not None:
+        raise invalid(name, f"line {number}: word {spaced[:80]!r} holds a space; make it two words or write it with _")
+    if columns.label is None:
+        return " ".join(words), ()
+    labels = _listed(record, "label", columns.label, name, number)
+    if len(labels) != len(words):
+        raise invalid(
+            name,
+            f"line {number}: column {columns.text!r} has {len(words)} words and column {columns.label!r} {len(labels)}"
+            " labels; give one label a word",
+        )
+    return " ".join(words), tuple(labels)
+
+
+def _listed(record: Mapping[str, object], field: str, column: str, name: str, number: int) -> list[str]:
+    """A cell that is a list, its values as text."""
+    values = record.get(column)
+    if not isinstance(values, list):
+        there = "nothing" if values is None else repr(values)[:80]
+        raise invalid(
+            name, f"line {number}: column {column!r} (columns.{field}) is {there}, no list; a list of words needs one"
+        )
+    for value in values:
+        if not isinstance(value, str | int):
+            raise invalid(
+                name, f"line {number}: column {column!r} (columns.{field}) holds {value!r}, no text or number"
+            )
+    return [_printed(value, name, number, column) for value in values]
 
 
 def _printed(value: str | float | Decimal, name: str, number: int, column: str) -> str:

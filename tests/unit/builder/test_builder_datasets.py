@@ -24,6 +24,7 @@ def places(tmp_path: Path) -> Places:
 
 NEWS = Dataset.model_validate({"builtin": {"name": "news-en"}})
 PAIRS = Columns.model_validate({"text": "a", "textPair": "b", "score": "s", "label": "l"})
+WORDS = Columns.model_validate({"text": "tokens", "label": "ner_tags"})
 
 
 def test_the_builtin_set_is_large_enough_and_its_halves_share_nothing(places: Places) -> None:
@@ -54,6 +55,13 @@ def test_passages_differ_in_length(places: Places) -> None:
         ("x.txt", "one\n\n  two \n", Columns(), [Row("one"), Row("two")]),
         ("x.jsonl", '{"a": "p", "b": "q", "s": 0.5, "l": 1}', PAIRS, [Row("p", "q", "1", 0.5)]),
         ("x.csv", "\ufefftext\none\n", Columns(), [Row("one")]),
+        ("x.jsonl", '{"text": ["one", " two "]}', Columns(), [Row("one two")]),
+        (
+            "x.jsonl",
+            '{"tokens": ["A", "b", "."], "ner_tags": [1, 0, "O"]}',
+            WORDS,
+            [Row("A b .", word_labels=("1", "0", "O"))],
+        ),
     ],
 )
 def test_files_of_rows(tmp_path: Path, name: str, content: str, columns: Columns, expected: list[Row]) -> None:
@@ -72,7 +80,14 @@ def test_files_of_rows(tmp_path: Path, name: str, content: str, columns: Columns
         ("x.txt", b"\xff\xfe", Columns(), ["x.txt", "UTF-8"]),
         ("x.json", b"[]", Columns(), ["x.json", ".jsonl"]),
         ("x.parquet", b"PAR1", Columns(), ["x.parquet", "Parquet"]),
-        ("x.jsonl", b'{"text": ["a"]}', Columns(), ["x.jsonl", "line 1", "no text"]),
+        ("x.jsonl", b'{"text": {"a": 1}}', Columns(), ["x.jsonl", "line 1", "no text"]),
+        ("x.jsonl", b'{"text": [["a"]]}', Columns(), ["x.jsonl", "line 1", "no text"]),
+        ("x.jsonl", b'{"text": []}', Columns(), ["x.jsonl", "line 1", "'text'", "no words"]),
+        ("x.jsonl", b'{"text": ["New York"]}', Columns(), ["x.jsonl", "line 1", "'New York' holds a space"]),
+        ("x.jsonl", b'{"tokens": ["a", "b"], "ner_tags": [1]}', WORDS, ["line 1", "2 words", "'ner_tags' 1 labels"]),
+        ("x.jsonl", b'\n{"tokens": ["a"], "ner_tags": 1}', WORDS, ["line 2", "'ner_tags'", "is 1, no list"]),
+        ("x.jsonl", b'{"tokens": ["a"]}', WORDS, ["line 1", "'ner_tags'", "is nothing, no list"]),
+        ("x.jsonl", b'{"tokens": "a b", "ner_tags": [1, 1]}', WORDS, ["line 1", "'ner_tags'", "no list of words"]),
         ("x.jsonl", b'{"text": "\\ud800"}', Columns(), ["x.jsonl", "line 1", "surrogates"]),
         ("x.jsonl", b"[" * 100_000, Columns(), ["x.jsonl", "line 1", "JSON"]),
         ("x.jsonl", b'{"text": ' + b"9" * 5000 + b"}", Columns(), ["x.jsonl", "line 1"]),

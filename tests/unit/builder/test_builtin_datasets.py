@@ -13,7 +13,7 @@ import pytest
 from enginewright_api.errors import DeterministicError
 from enginewright_api.source import Dataset
 from enginewright_api.support import BUILTIN_DATASETS
-from enginewright_builder.datasets import news, reviews, similarity
+from enginewright_builder.datasets import news, reviews, similarity, valence
 from enginewright_builder.datasets.builtin import builtin_rows
 from enginewright_builder.datasets.draw import draw
 from enginewright_builder.datasets.package_archive import FOLDER_VARIABLE, PackageArchive, fetched, member
@@ -30,11 +30,11 @@ def archive() -> Path:
 
 
 def test_the_table_of_support_names_the_sets_there_are() -> None:
-    for name in set(BUILTIN_DATASETS) - {reviews.NAME}:
+    for name in set(BUILTIN_DATASETS) - {reviews.NAME, valence.NAME}:
         assert builtin_rows(name, judged_on=True)
-    with pytest.raises(DeterministicError, match="news-en, reviews-en, similarity-en"):
+    with pytest.raises(DeterministicError, match="news-en, reviews-en, similarity-en, valence-en"):
         builtin_rows("poems", judged_on=True)
-    assert set(BUILTIN_DATASETS) == {news.NAME, reviews.NAME, similarity.NAME}
+    assert set(BUILTIN_DATASETS) == {news.NAME, reviews.NAME, similarity.NAME, valence.NAME}
 
 
 def test_reviews_are_many_and_balanced_and_their_halves_share_no_text(archive: Path, tmp_path: Path) -> None:
@@ -72,6 +72,25 @@ def test_the_label_is_the_side_that_people_took(archive: Path) -> None:
     for row in rows:
         assert abs(rated[row.text]) >= 0.5
         assert row.label == ("positive" if rated[row.text] > 0 else "negative")
+
+
+def test_valence_labels_words_as_people_rated_them_and_its_halves_share_no_text(archive: Path) -> None:
+    calibration, evaluation = valence.calibration_rows(), valence.evaluation_rows()
+    assert (len(calibration), len(evaluation)) == (9394, 4897)
+    assert not {row.normalized for row in calibration} & {row.normalized for row in evaluation}
+    rated = valence.ratings()
+    for rows in (calibration, evaluation):
+        assert all(len(row.words) == len(row.word_labels) for row in rows)
+        counts = Counter(label for row in rows for label in row.word_labels)
+        assert set(counts) == set(valence.LABELS)
+        assert counts["O"] / counts.total() < 0.92
+    for row in evaluation[:200]:
+        for word, label in zip(row.words, row.word_labels, strict=True):
+            rating = rated.get(word.lower(), 0.0) if word[0].isalnum() else 0.0
+            assert label == ("O" if abs(rating) < 0.5 else "Positive" if rating > 0 else "Negative")
+    assert {"good": "Positive", "bad": "Negative", "film": "O"}.items() <= {
+        word.lower(): label for row in evaluation for word, label in zip(row.words, row.word_labels, strict=True)
+    }.items()
 
 
 def test_similarity_pairs_carry_peoples_scores() -> None:
