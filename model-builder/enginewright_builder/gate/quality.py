@@ -17,6 +17,7 @@ from enginewright_builder.gate.generation import measure_generation
 from enginewright_builder.gate.looks import Look
 from enginewright_builder.gate.measured import Measured
 from enginewright_builder.gate.ranking import measure_ranking
+from enginewright_builder.gate.tagging import measure_tagging
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,6 +47,25 @@ def compare(
     """
     levels = (look or Look(len(rows))).levels
     measured = _measure(request.metric, engine, baseline, rows, labels=labels, levels=levels)
+    return evidence_of(measured, samples=len(rows), request=request, dataset=dataset)
+
+
+def compare_words(
+    engine: Vectors,
+    baseline: Vectors,
+    rows: Sequence[Row],
+    *,
+    labels: Sequence[str],
+    request: EvidenceRequest,
+    dataset: str,
+    look: Look | None = None,
+) -> QualityEvidence:
+    """As `compare`, for labels of words: vectors hold one row a word, the words of all rows in order.
+
+    Samples are texts. Raises as `gate.tagging.measure_tagging`.
+    """
+    levels = (look or Look(len(rows))).levels
+    measured = measure_tagging(request.metric, engine, baseline, rows, labels, levels)
     return evidence_of(measured, samples=len(rows), request=request, dataset=dataset)
 
 
