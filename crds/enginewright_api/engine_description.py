@@ -24,6 +24,8 @@ from enginewright_api.serving_spec import Backend, Limits, Parallelism, Speculat
 ENGINE_DESCRIPTION = "engine.json"
 HIDDEN_STATES = "hidden_states"
 """Output of the first graph of an engine with an early exit, and an input of the other two."""
+TOKEN_SCORES, TOKEN_SPANS, TOKEN_LABELS = "token_scores", "token_spans", "token_labels"
+"""Outputs of a model that labels tokens."""
 TOKENS_A_STEP = 512
 """Of a generating engine on OpenVINO: longer prompts are read over several steps, so that running answers go on."""
 
@@ -87,10 +89,14 @@ class EngineDescription(ApiModel):
     """How to run one engine.
 
     Encoders take `input_ids`, `attention_mask` (and `token_type_ids` when listed), int64, shape [batch, tokens],
-    and give `output`, float32: [batch, dimension] (pooled inside the engine) or [batch, labels].
+    and give `output`, float32: [batch, dimension] (pooled inside the engine), [batch, labels], or, where tokens are
+    labelled, [batch, tokens, labels].
     The served Triton model takes `text` (BYTES [batch, 1]) and gives `embedding` (FP32 [batch, dimension]) or
     `scores` (FP32 [batch, labels]) and `tokens` (INT32 [batch, 1], tokens of each input as run). A reranker also takes
-    `text_pair`: `text` is the query, and `scores` [batch, 1] say how well the pair's text answers it.
+    `text_pair`: `text` is the query, and `scores` [batch, 1] say how well the pair's text answers it. A model that
+    labels tokens gives `token_scores` (FP32 [batch, longest, labels]), `token_spans` (INT32 [batch, longest, 2],
+    characters from and up to) and `token_labels` (BYTES [batch, longest], the best label's name) of each text's own
+    tokens in order, not of special ones; places after a text's last token have span -1, -1, scores 0 and no name.
 
     Text generation engines have `generation`; their output is `logits`, its dimension the vocabulary.
     """
@@ -103,7 +109,7 @@ class EngineDescription(ApiModel):
     inputs: list[str] = Field(description="Input names in order.")
     output: str = Field(description="Output name.")
     output_dimension: int = Field(ge=1, description="Length of the output vector.")
-    labels: list[str] = Field(default_factory=list, description="Class names, for classification.")
+    labels: list[str] = Field(default_factory=list, description="Class names, for classification of texts or tokens.")
     pooling: Pooling = Field(default=Pooling.NONE, description="Pooling the graph contains; information only.")
     normalize: bool = Field(default=False, description="Whether output vectors have length one (done in the graph).")
     limits: Limits = Field(description="Largest shapes.")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from enginewright_api.engine_description import EngineDescription
+from enginewright_api.engine_description import TOKEN_LABELS, TOKEN_SCORES, TOKEN_SPANS, EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.recipe import Task
 from enginewright_api.serving_spec import Backend, Batching, BatchingMode
 
 GENERATION_BACKENDS = frozenset({Backend.OPENVINO, Backend.TORCH})
 SCORE_TASKS = frozenset({Task.CLASSIFICATION, Task.RERANKING})
-ENCODER_TASKS = frozenset({Task.EMBEDDING}) | SCORE_TASKS
 ENCODER_BACKENDS = frozenset({Backend.OPENVINO, Backend.ONNX_RUNTIME, Backend.TORCH})
 
 
 def output_name(task: Task) -> str:
     """Name of the served model's first output."""
+    if task is Task.TOKEN_CLASSIFICATION:
+        return TOKEN_SCORES
     return "scores" if task in SCORE_TASKS else "embedding"
 
 
@@ -27,9 +28,6 @@ def render_model_config(model: str, engine: EngineDescription, batching: Batchin
     """Text of config.pbtxt. Raises DeterministicError for what this server cannot run."""
     if engine.task is Task.TEXT_GENERATION:
         return _render_generation(model, engine, batching)
-    if engine.task not in ENCODER_TASKS:
-        names = _names(ENCODER_TASKS | {Task.TEXT_GENERATION})
-        raise DeterministicError("FeatureNotAvailable", f"engine.json: task {engine.task}: this server runs {names}")
     if engine.backend not in ENCODER_BACKENDS:
         raise DeterministicError(
             "FeatureNotAvailable", f"engine.json: backend {engine.backend}: this server runs {_names(ENCODER_BACKENDS)}"
@@ -47,7 +45,7 @@ input [
 {inputs}
 ]
 output [
-  {{ name: "{output_name(engine.task)}" data_type: TYPE_FP32 dims: [ {engine.output_dimension} ] }},
+{_outputs(engine)}
   {{ name: "tokens" data_type: TYPE_INT32 dims: [ 1 ] }}
 ]
 instance_group [
@@ -55,6 +53,19 @@ instance_group [
 ]
 model_transaction_policy {{ decoupled: false }}
 {_dynamic_batching(batching, batch)}"""
+
+
+def _outputs(engine: EngineDescription) -> str:
+    size = engine.output_dimension
+    if engine.task is Task.TOKEN_CLASSIFICATION:
+        found = [
+            (TOKEN_SCORES, "FP32", f"-1, {size}"),
+            (TOKEN_SPANS, "INT32", "-1, 2"),
+            (TOKEN_LABELS, "STRING", "-1"),
+        ]
+    else:
+        found = [(output_name(engine.task), "FP32", str(size))]
+    return "\n".join(f'  {{ name: "{name}" data_type: TYPE_{kind} dims: [ {dims} ] }},' for name, kind, dims in found)
 
 
 MAX_REQUESTS = "max_requests"
@@ -178,5 +189,5 @@ def _dynamic_batching(batching: Batching, batch: int) -> str:
     return "dynamic_batching {\n" + "\n".join(lines) + "\n}\n"
 
 
-def _names(values: frozenset[Task] | frozenset[Backend]) -> str:
+def _names(values: frozenset[Backend]) -> str:
     return ", ".join(sorted(value.value for value in values))

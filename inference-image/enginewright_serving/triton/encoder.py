@@ -1,4 +1,4 @@
-"""The Triton model of encoders: `text` (and a reranker's `text_pair`) in, `embedding` or `scores` and `tokens` out.
+"""The Triton model of encoders: `text` (and a reranker's `text_pair`) in, the outputs of its task and `tokens` out.
 
 All requests of one execution run together; a request whose text is malformed gets an error of its own.
 """
@@ -16,9 +16,10 @@ import triton_python_backend_utils as pb_utils
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_serving.activity import ACTIVITY_VARIABLE, Activity
-from enginewright_serving.model_config import input_names, output_name
+from enginewright_serving.model_config import input_names
 from enginewright_serving.threads import engine_threads
-from enginewright_serving.triton.text_encoder import Text, TextEncoder
+from enginewright_serving.triton.encoders import load_encoder
+from enginewright_serving.triton.text_encoder import Text
 
 
 class TritonPythonModel:
@@ -30,10 +31,9 @@ class TritonPythonModel:
             raise DeterministicError("NumpyTooNew", f"numpy {np.__version__}: this server needs numpy < 2")
         folder = Path(args["model_repository"], args["model_version"], "engine")
         engine = EngineDescription.model_validate_json((folder / "engine.json").read_bytes())
-        self._output = output_name(engine.task)
-        self._encoder = TextEncoder.load(folder, engine_threads(os.environ))
+        self._encoder: Any = load_encoder(folder, engine, engine_threads(os.environ))
         self._inputs = input_names(engine.task)
-        self._encoder.encode(_together([["warm up"]] * len(self._inputs)))
+        self._encoder.answer(_together([["warm up"]] * len(self._inputs)))
         self._activity = Activity(os.environ.get(ACTIVITY_VARIABLE, ""))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -58,18 +58,15 @@ class TritonPythonModel:
         if not texts:
             return responses
         try:
-            vectors, counts = self._encoder.encode(texts)
+            answers = self._encoder.answer(texts)
         except Exception as error:  # whatever a runtime raises must not take the whole process down with it
             message = f"the engine failed: {type(error).__name__}: {error}"
             return [response or _failed(message, pb_utils.TritonError.INTERNAL) for response in responses]
         for index, span in enumerate(spans):
             if span is not None:
-                start, stop = span
+                wanted = requests[index].requested_output_names()
                 responses[index] = pb_utils.InferenceResponse(
-                    [
-                        pb_utils.Tensor(self._output, vectors[start:stop]),
-                        pb_utils.Tensor("tokens", counts[start:stop].reshape(-1, 1)),
-                    ]
+                    [pb_utils.Tensor(name, values) for name, values in answers.tensors(*span, wanted).items()]
                 )
         return responses
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from enginewright_api.engine_description import EngineDescription, Pooling
 from enginewright_api.errors import DeterministicError
+from enginewright_api.recipe import Task
 from enginewright_serving.model_config import SCORE_TASKS
 from enginewright_serving.triton.feeds import feed
 from enginewright_serving.triton.runner import Tensors, Vectors
@@ -22,15 +23,13 @@ class TorchRunner:
 
     def __init__(self, entry: Path, engine: EngineDescription, threads: int) -> None:
         import torch
-        import transformers
 
         if engine.precision_hint not in _DTYPES:
             raise DeterministicError(
                 "InvalidEngine", f"engine.json: precisionHint {engine.precision_hint}: not one of {', '.join(_DTYPES)}"
             )
         torch.set_num_threads(threads)
-        kind = transformers.AutoModelForSequenceClassification if engine.task in SCORE_TASKS else transformers.AutoModel
-        model = kind.from_pretrained(
+        model = _kind(engine.task).from_pretrained(
             str(entry),
             local_files_only=True,
             use_safetensors=True,
@@ -53,7 +52,7 @@ class TorchRunner:
             return result
 
     def _vectors(self, outputs: Any, attention_mask: Any) -> Any:
-        if self._engine.task in SCORE_TASKS:
+        if self._engine.task is not Task.EMBEDDING:
             return outputs.logits
         states = outputs.last_hidden_state
         if self._engine.pooling is Pooling.CLS:
@@ -62,3 +61,11 @@ class TorchRunner:
             weights = attention_mask.unsqueeze(-1).to(states.dtype)
             return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
         raise DeterministicError("InvalidEngine", "engine.json: pooling: a Torch embedding engine needs Mean or Cls")
+
+
+def _kind(task: Task) -> Any:
+    import transformers
+
+    if task is Task.TOKEN_CLASSIFICATION:
+        return transformers.AutoModelForTokenClassification
+    return transformers.AutoModelForSequenceClassification if task in SCORE_TASKS else transformers.AutoModel

@@ -48,6 +48,11 @@ def engine(**changes: Any) -> EngineDescription:
             },
         ),
         ("classification", {"task": "Classification", "outputDimension": 3, "labels": ["a", "b", "c"]}, {}),
+        (
+            "token classification",
+            {"task": "TokenClassification", "output": "token_scores", "outputDimension": 3, "labels": ["O", "B", "I"]},
+            {},
+        ),
         ("reranking", {"task": "Reranking", "output": "scores", "outputDimension": 1}, {}),
         ("a queue shorter than the batch", {}, {"maxQueueSize": 8}),
         ("text generation", GENERATES, {"mode": "Continuous", "maxBatchSize": 8, "maxQueueSize": 16}),
@@ -62,7 +67,6 @@ def test_config(case: str, changes: dict[str, Any], batching: dict[str, Any], sn
 @pytest.mark.parametrize(
     ("changes", "batching", "says"),
     [
-        ({"task": "TokenClassification"}, {}, "task TokenClassification"),
         (GENERATES | {"backend": "ONNXRuntime"}, {}, "backend ONNXRuntime"),
         (GENERATES, {"mode": "Dynamic"}, "batching.mode"),
         (GENERATES, {"maxBatchSize": 64}, "batching.maxBatchSize: 64"),
