@@ -49,7 +49,7 @@ class Support:
     """Empty for formats without scales; the first is what Auto stands for."""
 
 
-_ENCODERS = frozenset({Task.EMBEDDING, Task.CLASSIFICATION, Task.RERANKING})
+_ENCODERS = frozenset({Task.EMBEDDING, Task.CLASSIFICATION, Task.TOKEN_CLASSIFICATION, Task.RERANKING})
 _GPU_ENCODERS = frozenset({Task.EMBEDDING, Task.CLASSIFICATION})
 _GENERATES = frozenset({Task.TEXT_GENERATION})
 _METHOD = QuantizationMethod
@@ -92,6 +92,8 @@ SUPPORTED: tuple[Support, ...] = (
 METRICS: dict[Task, tuple[Metric, ...]] = {
     Task.EMBEDDING: (Metric.COSINE_SIMILARITY, Metric.SPEARMAN_CORRELATION),
     Task.CLASSIFICATION: (Metric.ACCURACY, Metric.F1),
+    # Most words are outside of entities: an engine that finds none of them still has most words right.
+    Task.TOKEN_CLASSIFICATION: (Metric.F1, Metric.ACCURACY),
     # nDCG counts queries, and the builtin set has 49: too few for a budget of some per cent.
     Task.RERANKING: (Metric.SPEARMAN_CORRELATION, Metric.NDCG),
     Task.TEXT_GENERATION: (Metric.PERPLEXITY, Metric.TOKEN_AGREEMENT),
@@ -119,6 +121,14 @@ _READ_BY: dict[Metric, frozenset[str]] = {
     Metric.TOKEN_AGREEMENT: frozenset({"text"}),
 }
 """Columns that each metric reads."""
+
+_ROWS_OF = {
+    Task.RERANKING: ("scores", "text, textPair and score"),
+    Task.TOKEN_CLASSIFICATION: ("labels of words", "lists of words as text and of their labels as label"),
+    Task.EMBEDDING: ("running text", "text"),
+    Task.TEXT_GENERATION: ("running text", "text"),
+}
+"""What a builtin set may lack for a task, and the columns of rows that have it."""
 
 _SCALED = (Format.INT8, Format.INT4, Format.INT2, Format.MIXED)
 """Formats whose values have scales that modules can be excluded from."""
@@ -193,8 +203,8 @@ def toolchain_of(task: Task, backend: Backend) -> str:
 
 
 def resolve_metric(task: Task) -> Metric:
-    """What metric `Auto` stands for; Auto itself for a task that cannot be measured yet."""
-    return METRICS.get(task, (Metric.AUTO,))[0]
+    """What metric `Auto` stands for."""
+    return METRICS[task][0]
 
 
 def unavailable(recipe: Recipe, accelerator: AcceleratorFacts | None = None) -> list[Unavailable]:
@@ -228,11 +238,11 @@ def unavailable(recipe: Recipe, accelerator: AcceleratorFacts | None = None) -> 
 def unavailable_evidence(task: Task, evidence: EvidenceRequest) -> list[Unavailable]:
     """Every field of an evidence request that cannot be measured yet."""
     found = _dataset("quality.dataset", evidence.dataset)
-    metrics = METRICS.get(task, ())
+    metrics = METRICS[task]
     if evidence.metric in _READ_BY:
         reader = f"metric {evidence.metric.value}"
         found += _columns("quality.dataset", evidence.dataset, _READ_BY[evidence.metric], reader)
-    if evidence.metric not in metrics and task in METRICS:
+    if evidence.metric not in metrics:
         names = ", ".join(metric.value for metric in metrics)
         found.append(
             ("quality.metric", f"metric {evidence.metric.value} is not available for task {task.value}; use {names}")
@@ -244,9 +254,7 @@ def unavailable_evidence(task: Task, evidence: EvidenceRequest) -> list[Unavaila
             ("quality.metric", f"builtin set {builtin.name} has no scores for metric SpearmanCorrelation; use {names}")
         )
     if builtin is not None and builtin.name in BUILTIN_DATASETS and task not in BUILTIN_DATASETS[builtin.name]:
-        lacks, wanted = (
-            ("scores", "text, textPair and score") if task is Task.RERANKING else ("labels", "text and label")
-        )
+        lacks, wanted = _ROWS_OF.get(task, ("labels", "text and label"))
         found.append(
             (
                 "quality.dataset",
@@ -360,10 +368,6 @@ def _parallelism(parallelism: Parallelism) -> list[Unavailable]:
 
 def _engine(recipe: Recipe, vendor: str) -> list[Unavailable]:
     backend = recipe.backend
-    tasks = {task for row in SUPPORTED for task in row.tasks}
-    if recipe.task not in tasks:
-        names = ", ".join(sorted(task.value for task in tasks))
-        return [("task", f"task {recipe.task.value} is not available yet; available are {names}")]
     rows = [row for row in SUPPORTED if row.backend is backend and recipe.task in row.tasks]
     if not rows:
         names = ", ".join(dict.fromkeys(row.backend.value for row in SUPPORTED))

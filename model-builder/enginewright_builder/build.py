@@ -20,12 +20,13 @@ from enginewright_api.serving_spec import Backend
 from enginewright_api.short_source import teacher_source
 from enginewright_api.support import calibrates, toolchain_of, unavailable, unavailable_evidence
 from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
+from enginewright_builder.datasets.judged import check_kind, judged
 from enginewright_builder.datasets.rows import paired
 from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
 from enginewright_builder.drafting import FIELD as DRAFT_FIELD
 from enginewright_builder.drafting import check_draft, describe_draft
 from enginewright_builder.gate.looks import Look, planned, settled
-from enginewright_builder.gate.quality import compare
+from enginewright_builder.gate.quality import compare, compare_words
 from enginewright_builder.places import Places
 from enginewright_builder.resources import Capacity, check_fits
 from enginewright_builder.servers.pair import Pair
@@ -89,10 +90,9 @@ class Build:
         self._check_memory(geometry, checkpoint.float32_bytes, drafter)
         baseline = self.cache.run(Baseline(source, describe(checkpoint, recipe, Backend.TORCH)))
         evaluation = draw(self.request.evidence.dataset, "evaluation", self.places)
-        if recipe.task is Task.RERANKING:
-            evaluation = evaluation.by_query()
-        looks = planned(self.request.evidence.samples, len(evaluation.rows))
-        rows = evaluation.first(looks[0].samples)
+        material = self._judged_on(evaluation, description, source)
+        looks = planned(self.request.evidence.samples, len(material.rows))
+        rows = material.first(looks[0].samples)
         with ThreadPoolExecutor(1, thread_name_prefix="reference") as beside:
             # Nothing is timed yet, so the baseline answers while the toolchain works.
             answered = beside.submit(self._reference, baseline, description, rows)
@@ -106,13 +106,13 @@ class Build:
         for look in looks[1:]:
             if settled(quality):
                 break
-            rows = evaluation.first(look.samples)
+            rows = material.first(look.samples)
             answers = self._reference(baseline, description, rows)
             quality = self._compared(engine, answers, description, rows, look)
         evidence = Evidence(
             request_digest=self.request.evidence.digest,
             quality=quality,
-            benchmark=self._benchmark(engine, baseline, description, evaluation),
+            benchmark=self._benchmark(engine, baseline, description, material),
         )
         with ThreadPoolExecutor(1, thread_name_prefix="stop") as beside:
             stopped = beside.submit(self.servers.stop)  # takes seconds, and what follows hardly any processor
@@ -123,6 +123,16 @@ class Build:
                 built = Built(reference(self.store, published), evidence)
             stopped.result()
         return built
+
+    def _judged_on(self, evaluation: Drawn, description: EngineDescription, source: Output) -> Drawn:
+        """Evaluation rows as the task's metrics take them."""
+        task, limit = description.task, description.limits.max_input_tokens
+        if task is Task.RERANKING:
+            return evaluation.by_query()
+        if task is Task.TOKEN_CLASSIFICATION:
+            return judged(evaluation, description.labels, source.folder, max_tokens=limit)
+        check_kind(evaluation, task)
+        return evaluation
 
     def _known_evidence(self, published: Published) -> Evidence | None:
         if published.manifest.evidence.request_digest == self.request.evidence.digest:
@@ -220,6 +230,7 @@ class Build:
         rows, _ = without_leaks(
             draw(recipe.training or self.request.evidence.dataset, "calibration", self.places), evaluation.rows
         )
+        check_kind(rows, recipe.task)
         return Drawn(rows.name, paired(rows.rows)) if recipe.task is Task.RERANKING else rows
 
     def _toolchain(self, name: str, stage: str) -> Toolchain:
@@ -247,7 +258,8 @@ class Build:
         verified = self.cache.run(
             Verify(engine, answered, rows, description, not self.request.recipe.exact, self.servers)
         )
-        return compare(
+        comparison = compare_words if description.task is Task.TOKEN_CLASSIFICATION else compare
+        return comparison(
             np.load(verified.folder / ANSWERS, allow_pickle=False),
             np.load(answered.folder / ANSWERS, allow_pickle=False),
             rows.rows,

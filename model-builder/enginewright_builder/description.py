@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 from enginewright_api.cpu import gains_from_bf16
-from enginewright_api.engine_description import EngineDescription, ExitPart, ExitPoint, Pooling
+from enginewright_api.engine_description import TOKEN_SCORES, EngineDescription, ExitPart, ExitPoint, Pooling
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format
 from enginewright_api.recipe import Recipe, Task
@@ -22,6 +22,13 @@ ENTRIES = {Backend.OPENVINO: "openvino.xml", Backend.ONNX_RUNTIME: "model.onnx",
 _FEW_BITS = frozenset({Format.INT8, Format.INT4, Format.INT2, Format.MIXED})
 EXIT = "exit.json"
 """Of a checkpoint with an early exit; compression.early_exit writes it."""
+
+_OUTPUTS = {
+    Task.EMBEDDING: "embedding",
+    Task.CLASSIFICATION: "scores",
+    Task.RERANKING: "scores",
+    Task.TOKEN_CLASSIFICATION: TOKEN_SCORES,
+}
 
 PACKAGES = {Backend.OPENVINO: "openvino", Backend.ONNX_RUNTIME: "onnxruntime", Backend.TORCH: "torch"}
 
@@ -47,11 +54,12 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, archit
         return describe_generation(checkpoint, recipe, backend, precision=_precision(recipe, backend, architecture))
     config = checkpoint.config
     scores = recipe.task is not Task.EMBEDDING
-    if scores and not checkpoint.architecture.endswith("ForSequenceClassification"):
+    head = "ForTokenClassification" if recipe.task is Task.TOKEN_CLASSIFICATION else "ForSequenceClassification"
+    if scores and not checkpoint.architecture.endswith(head):
         raise DeterministicError(
             "InvalidCheckpoint",
-            f"config.json: architecture {checkpoint.architecture} has no classification head; task {recipe.task.value}"
-            " needs a …ForSequenceClassification checkpoint",
+            f"config.json: architecture {checkpoint.architecture} has no head for task {recipe.task.value}, which needs"
+            f" a …{head} checkpoint",
         )
     pooling, normalize = (Pooling.NONE, False) if scores else checkpoint.pooling()
     labels = checkpoint.labels() if scores else []
@@ -68,9 +76,9 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, archit
         backend=backend,
         entry=ENTRIES.get(backend) or entry_of(recipe, backend),
         inputs=inputs,
-        output="scores" if scores else "embedding",
+        output=_OUTPUTS[recipe.task],
         output_dimension=len(labels) if scores else _dimension(config),
-        labels=labels if recipe.task is Task.CLASSIFICATION else [],
+        labels=labels if recipe.task in (Task.CLASSIFICATION, Task.TOKEN_CLASSIFICATION) else [],
         pooling=pooling,
         normalize=normalize,
         limits=recipe.limits,

@@ -181,7 +181,11 @@ def test_a_builder_killed_in_the_middle_goes_on_from_its_last_stage(minilm: Loca
     [
         ({"hardware": {"acceleratorClasses": ["tpu"]}}, "AcceleratorClassNotFound", "hardware.acceleratorClasses"),
         ({"optimization": {"quantization": {"format": "FP8"}}}, "FormatNotSupported", "class cpu lacks FP8"),
-        ({"task": "TokenClassification"}, "FeatureNotAvailable", "task: task TokenClassification is not available yet"),
+        (
+            {"runtime": {"earlyExit": {"confidence": 0.9}}, "task": "TokenClassification"},
+            "FeatureNotAvailable",
+            "runtime.earlyExit: is available for task Classification",
+        ),
     ],
     ids=["class", "format", "feature"],
 )

@@ -74,7 +74,7 @@ def distill(  # noqa: PLR0917 - every transform is called so
         "firstLoss": losses[0],
         "lastLoss": losses[-1],
         "trainingSteps": len(losses),
-        "labelledRows": sum(row.label is not None for row in rows),
+        "labelledRows": sum(row.label is not None or bool(row.word_labels) for row in rows),
     }
 
 
@@ -172,7 +172,7 @@ def _check_tokenizers(student: Path, teacher: Path) -> None:
 
 
 def _check_outputs(student: Any, teacher: Any, task: Task) -> None:
-    if task is not Task.CLASSIFICATION:
+    if task not in (Task.CLASSIFICATION, Task.TOKEN_CLASSIFICATION):
         return
     own, other = (list(model.config.id2label.values()) for model in (student, teacher))
     if own != other:

@@ -90,7 +90,9 @@ def output_loss(
     ).sum(-1)
     if each.dim() == 1:
         return each.mean() * temperature**2
-    return _masked_mean(each, batch.attention_mask) * temperature**2
+    # What is said of special tokens is never asked for where tokens are labelled.
+    mask = batch.text_mask if task is Task.TOKEN_CLASSIFICATION else None
+    return _masked_mean(each, batch.attention_mask if mask is None else mask) * temperature**2
 
 
 def label_loss(student_out: Any, task: Task, batch: Batch) -> torch.Tensor | None:
@@ -100,7 +102,7 @@ def label_loss(student_out: Any, task: Task, batch: Batch) -> torch.Tensor | Non
         return functional.cross_entropy(student_out.logits[:, :-1].flatten(0, 1).float(), following.flatten())
     if task in (Task.EMBEDDING, Task.RERANKING) or batch.labels is None or bool((batch.labels == NO_LABEL).all()):
         return None
-    return functional.cross_entropy(student_out.logits.float(), batch.labels)
+    return functional.cross_entropy(student_out.logits.float().flatten(0, -2), batch.labels.flatten())
 
 
 def hidden_loss(

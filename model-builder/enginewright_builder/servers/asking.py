@@ -31,7 +31,7 @@ class Answering(Protocol):
     """What the gate needs of a connection, whatever the engine does."""
 
     def ask_all(self, texts: Sequence[Text], *, batch: int) -> Answers:
-        """One row a text, in the order of the texts."""
+        """One row a text, in the order of the texts; one row a word where words are labelled."""
 
     def __enter__(self) -> Answering: ...
 
@@ -43,12 +43,15 @@ class Answering(Protocol):
 class Client:
     """One connection to one server."""
 
-    def __init__(self, server: Server, output: str) -> None:
+    def __init__(self, server: Server, output: str, *others: str) -> None:
+        """Each request asks for `output`, one row a text, for `others` and for the number of tokens."""
         from tritonclient import http as triton
 
         self._triton = triton
         self._server = server
         self._output = output
+        self.outputs = (output, *others, "tokens")
+        self.name = server.name
         self._client = triton.InferenceServerClient(
             f"127.0.0.1:{server.ports.http}", connection_timeout=_TIMEOUT_SECONDS, network_timeout=_TIMEOUT_SECONDS
         )
@@ -62,11 +65,19 @@ class Client:
         self._client.close()
 
     def ask(self, texts: Sequence[Text]) -> Answers:
-        """One request. Raises DeterministicError EngineFailed (it refuses) or TransientError (it is gone)."""
+        """One request, one row a text. Raises as `infer`."""
+        told = self.infer(texts)
+        return Answers(told[self._output], told["tokens"].reshape(-1))
+
+    def infer(self, texts: Sequence[Text]) -> dict[str, Any]:
+        """Tensors of one request, by name.
+
+        Raises DeterministicError EngineFailed (it refuses, or leaves texts out) or TransientError (it is gone).
+        """
         first = [text if isinstance(text, str) else text[0] for text in texts]
         second = [text[1] for text in texts if not isinstance(text, str)]
         given = [self._input("text", first), *([self._input("text_pair", second)] if second else [])]
-        wanted = [self._triton.InferRequestedOutput(name) for name in (self._output, "tokens")]
+        wanted = [self._triton.InferRequestedOutput(name) for name in self.outputs]
         try:
             result = self._client.infer(self._server.name, given, outputs=wanted)
         except self._triton.InferenceServerException as error:
@@ -75,13 +86,14 @@ class Client:
             ) from error
         except (OSError, HTTPException) as error:
             raise TransientError("ServerGone", f"engine {self._server.name}: connection lost ({error})") from error
-        vectors, tokens = result.as_numpy(self._output), result.as_numpy("tokens")
-        if vectors is None or vectors.shape[0] != len(texts):
-            raise DeterministicError(
-                "EngineFailed",
-                f"engine {self._server.name} gave {None if vectors is None else vectors.shape} for {len(texts)} texts",
-            )
-        return Answers(vectors, tokens.reshape(-1))
+        told = {name: result.as_numpy(name) for name in self.outputs}
+        for values in told.values():
+            if values is None or values.shape[0] != len(texts):
+                raise DeterministicError(
+                    "EngineFailed",
+                    f"engine {self.name} gave {None if values is None else values.shape} for {len(texts)} texts",
+                )
+        return told
 
     def ask_all(self, texts: Sequence[Text], *, batch: int) -> Answers:
         """All texts, `batch` a request, answers in the order of the texts.
@@ -90,14 +102,18 @@ class Client:
         """
         import numpy as np
 
-        order = sorted(range(len(texts)), key=lambda index: _length(texts[index]))
-        chunks = [order[start : start + batch] for start in range(0, len(order), batch)]
+        chunks = self.chunks(texts, batch)
         parts = [self.ask([texts[index] for index in chunk]) for chunk in chunks]
-        back = np.argsort(np.array(order, dtype=np.int64), kind="stable")
+        back = np.argsort(np.array([index for chunk in chunks for index in chunk], dtype=np.int64), kind="stable")
         return Answers(
             np.concatenate([part.vectors for part in parts])[back],
             np.concatenate([part.tokens for part in parts])[back],
         )
+
+    def chunks(self, texts: Sequence[Text], batch: int) -> list[list[int]]:
+        """Numbers of the texts of each request."""
+        order = sorted(range(len(texts)), key=lambda index: _length(texts[index]))
+        return [order[start : start + batch] for start in range(0, len(order), batch)]
 
     def _input(self, name: str, texts: Sequence[str]) -> Any:
         import numpy as np

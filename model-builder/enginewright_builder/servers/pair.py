@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from enginewright_api.engine_description import TOKEN_SCORES
 from enginewright_builder.places import Places
 from enginewright_builder.processes import Children
 from enginewright_builder.servers.asking import Answering, Client
 from enginewright_builder.servers.generating import GenerationClient
 from enginewright_builder.servers.server import Server
+from enginewright_builder.servers.tagging import TaggingClient
 
 GENERATION_OUTPUT = "logits"
-"""Output of engines that generate text; every other output is a vector a text."""
+"""Output of engines that generate text."""
 
 
 class Pair:
@@ -58,11 +60,11 @@ class Pair:
 
     def engine(self, output: str) -> Client:
         """A connection to the engine, once it is ready."""
-        return Client(self._ready("engine"), output)
+        return _encoding_client(self._ready("engine"), output)
 
     def baseline(self, output: str) -> Client:
         """A connection to the baseline, once it is ready."""
-        return Client(self._ready("baseline"), output)
+        return _encoding_client(self._ready("baseline"), output)
 
     def answering(self, name: str, output: str) -> Answering:
         """A connection for the gate to `engine` or `baseline`, once it is ready."""
@@ -90,4 +92,8 @@ class Pair:
 
 
 def _client(server: Server, output: str) -> Answering:
-    return GenerationClient(server) if output == GENERATION_OUTPUT else Client(server, output)
+    return GenerationClient(server) if output == GENERATION_OUTPUT else _encoding_client(server, output)
+
+
+def _encoding_client(server: Server, output: str) -> Client:
+    return TaggingClient(server) if output == TOKEN_SCORES else Client(server, output)

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginewright_api.engine_description import HIDDEN_STATES, EngineDescription
+from enginewright_api.engine_description import HIDDEN_STATES, TOKEN_SCORES, EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_builder.toolchain.graph import example_inputs
 
@@ -22,7 +22,8 @@ def write_onnx(encoder: torch.nn.Module, description: EngineDescription, target:
 
     names = list(description.inputs)
     axes = {name: {0: "batch", 1: "tokens"} for name in names}
-    axes[description.output] = {0: "batch", 1: "tokens"} if description.output == HIDDEN_STATES else {0: "batch"}
+    by_token = description.output in (HIDDEN_STATES, TOKEN_SCORES)
+    axes[description.output] = {0: "batch", 1: "tokens"} if by_token else {0: "batch"}
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import IO
 
+from enginewright_api.engine_description import TOKEN_SCORES
 from enginewright_api.errors import DeterministicError, EnginewrightError
 from enginewright_builder.failures import translate
 from enginewright_builder.toolchain.backends import backend_for
@@ -108,9 +109,10 @@ def _probe(task: CompileTask, threads: int) -> dict[str, object]:
 
     backend = backend_for(task.description)
     limit = task.description.limits.max_input_tokens
-    inputs = feeds(task.probe, task.tokenizer, task.description, max_tokens=limit)
-    for answer in backend.answers(task.into, task.description, inputs, threads):
-        expected = (1, task.description.output_dimension)
+    inputs = list(feeds(task.probe, task.tokenizer, task.description, max_tokens=limit))
+    for fed, answer in zip(inputs, backend.answers(task.into, task.description, inputs, threads), strict=True):
+        tokens = fed["input_ids"].shape[1:] if task.description.output == TOKEN_SCORES else ()
+        expected = (1, *tokens, task.description.output_dimension)
         if task.description.generation is None and answer.shape != expected:
             raise DeterministicError(
                 "WrongOutputShape", f"the compiled engine gives shape {answer.shape}, expected {expected}"

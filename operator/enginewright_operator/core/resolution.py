@@ -12,8 +12,12 @@ from enginewright_api.serving_spec import Backend
 from enginewright_api.source import BuiltinDataset, Dataset
 from enginewright_api.support import resolve_backend, resolve_method, resolve_metric
 
-_DEFAULT_DATASETS = {Task.CLASSIFICATION: "reviews-en", Task.RERANKING: "similarity-en"}
-"""What has labels, and scores of pairs; every other task reads news."""
+_DEFAULT_DATASETS = {
+    Task.CLASSIFICATION: "reviews-en",
+    Task.TOKEN_CLASSIFICATION: "valence-en",
+    Task.RERANKING: "similarity-en",
+}
+"""What has labels of texts, labels of words, and scores of pairs; every other task reads news."""
 
 
 def default_dataset(task: Task) -> Dataset:

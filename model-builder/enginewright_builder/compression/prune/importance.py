@@ -56,8 +56,9 @@ class Probe:
             value = functional.normalize(pooled(answer.last_hidden_state, batch.attention_mask, self.pooling), dim=1)
         else:
             value = answer.logits
-            if value.dim() > 2:  # one answer a token: padding has none
-                value = value * batch.attention_mask.unsqueeze(-1)
+            if value.dim() > 2:  # one answer a token: padding has none, nor have special tokens that are labelled
+                mask = batch.text_mask if self.task is Task.TOKEN_CLASSIFICATION else None
+                value = value * (batch.attention_mask if mask is None else mask).unsqueeze(-1)
         return (value * torch.randn(value.shape, generator=generator)).sum() / len(batch.input_ids)
 
 
