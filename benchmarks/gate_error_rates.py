@@ -30,12 +30,14 @@ from enginewright_builder.datasets.rows import Row
 from enginewright_builder.gate.accuracy import count_bounds
 from enginewright_builder.gate.looks import Look, planned, settled
 from enginewright_builder.gate.perplexity import perplexity, perplexity_bounds
-from enginewright_builder.gate.quality import Measured, compare, evidence_of
+from enginewright_builder.gate.quality import Measured, compare, compare_words, evidence_of
 
 DEFAULTS = Quality()
 BUDGET, SAMPLES = DEFAULTS.max_drop, DEFAULTS.samples
 MANY = 16 * SAMPLES
 PROMISED = 0.05
+
+TAGS = ["O", "one", "other"]
 
 Floats = NDArray[np.float64]
 Judge = Callable[[Look], QualityEvidence]
@@ -149,9 +151,49 @@ def language(generator: np.random.Generator, drop: float, rows: int, *, spread: 
     return judge
 
 
+def tagging(
+    generator: np.random.Generator, drop: float, rows: int, *, base: float, disagree: float, metric: Metric
+) -> Judge:
+    """Labels of the words of texts of 5 to 40 words, a third of them entities; words of one text fail together.
+
+    How often words of a text change is drawn for the text: gamma of shape a half, so that most texts hardly change.
+    For F1 only entities change, each for an entity of the other type: then F1 is the share of them that is right.
+    """
+    words = generator.integers(5, 41, rows)
+    text = np.repeat(np.arange(rows), words)
+    expected = generator.choice(3, len(text), p=[0.66, 0.17, 0.17])
+    fate = generator.gamma(0.5, 2.0, rows)[text]
+    lost_chance = (max(disagree, drop) + drop) / 2
+    changes = expected > 0 if metric is Metric.F1 else np.ones(len(text), bool)
+    right_before = ~changes | (generator.random(len(text)) < base)
+    flips = generator.random(len(text))
+    lost = changes & right_before & (flips < fate * lost_chance / base)
+    won = ~right_before & (flips < fate * (lost_chance - drop) / (1 - base))
+    wrong = 3 - expected if metric is Metric.F1 else (expected + generator.integers(1, 3, len(text))) % 3
+    before = np.eye(3, dtype=np.float32)[np.where(right_before, expected, wrong)]
+    after = np.eye(3, dtype=np.float32)[np.where((right_before & ~lost) | won, expected, wrong)]
+    names = np.array(TAGS)[expected]
+    ends = np.cumsum(words)
+    texts = [Row("", word_labels=tuple(part.tolist())) for part in np.split(names, ends[:-1])]
+
+    def judge(look: Look) -> QualityEvidence:
+        seen = ends[look.samples - 1]
+        return compare_words(
+            after[:seen], before[:seen], texts[: look.samples],
+            labels=TAGS, request=request(metric), dataset="-", look=look,
+        )  # fmt: skip
+
+    return judge
+
+
 def binary(base: float, disagree: float, metric: Metric = Metric.ACCURACY) -> Callable[..., Judge]:
     """Accuracy or F1 at one base accuracy and rate of disagreement."""
     return partial(accuracy, base=base, disagree=disagree, metric=metric)
+
+
+def words_of(base: float, disagree: float, metric: Metric) -> Callable[..., Judge]:
+    """Labels of words at one share of right ones and rate of disagreement."""
+    return partial(tagging, base=base, disagree=disagree, metric=metric)
 
 
 DISTRIBUTIONS = (
@@ -165,6 +207,8 @@ DISTRIBUTIONS = (
     Distribution("Perplexity, 0.2 nats a token", partial(language, spread=0.2), 0.4),
     Distribution("Perplexity, 0.6 nats a token", partial(language, spread=0.6), 0.4),
     Distribution("Spearman 0.88, own error 0.02", partial(rank, noise=0.02), 0.15),
+    Distribution("Words, accuracy 0.95, 1 % disagree", words_of(0.95, 0.01, Metric.ACCURACY), 0.15),
+    Distribution("Words, F1 0.90, 2 % disagree", words_of(0.90, 0.02, Metric.F1), 0.15),
 )
 
 

@@ -49,7 +49,8 @@ class Quality(ApiModel):
     )
     metric: Metric = Field(
         default=Metric.AUTO,
-        description="Auto: CosineSimilarity for embeddings, Accuracy for classes, SpearmanCorrelation for reranking,"
+        description="Auto: CosineSimilarity for embeddings, Accuracy for classes of texts, F1 for classes of tokens,"
+        " SpearmanCorrelation for reranking,"
         " Perplexity for text generation.",
     )
     max_drop: float = Field(

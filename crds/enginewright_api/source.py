@@ -148,9 +148,12 @@ class BuiltinDataset(ApiModel):
 class Columns(ApiModel):
     """Which column of the data holds what."""
 
-    text: Name = Field(default="text", description="Column with the input text.")
+    text: Name = Field(default="text", description="Column with the input text, or with lists of its words.")
     text_pair: Name | None = Field(default=None, description="Column with the second text of a pair.")
-    label: Name | None = Field(default=None, description="Column with the expected class or answer.")
+    label: Name | None = Field(
+        default=None,
+        description="Column with the expected class or answer; for task TokenClassification with lists, one a word.",
+    )
     score: Name | None = Field(default=None, description="Column with a human score of the pair.")
 
 

@@ -160,6 +160,11 @@ WRONG: tuple[Wrong, ...] = (
         ("quality.dataset.columns.label",),
     ),
     Wrong(
+        "labels-of-words-missing",
+        model(task="TokenClassification", quality={"dataset": {"configMap": {"name": "rows"}}}),
+        ("quality.dataset.columns.label",),
+    ),
+    Wrong(
         "score-missing",
         model(quality={"metric": "SpearmanCorrelation", "dataset": {"configMap": {"name": "rows"}}}),
         ("quality.dataset.columns", "textPair"),
@@ -341,6 +346,9 @@ RIGHT: tuple[Object, ...] = (
     model("mixed", optimization=_quantized(format="Mixed", mixed={"averageBits": 6, "formats": ["INT4", "INT8"]})),
     model("ranks", task="Reranking", quality={"metric": "NDCG", "dataset": {"builtin": {"name": "similarity-en"}}}),
     model("classes", task="Classification", quality={"metric": "F1"}, runtime={"earlyExit": {"confidence": 0.9}}),
+    model(
+        "words", task="TokenClassification", quality={"metric": "F1", "dataset": {"builtin": {"name": "valence-en"}}}
+    ),
     model("short", runtime={"fastPath": {"maxInputTokens": 32}}),
     model("heavy", runtime={"cascade": {"to": {"name": "heavier"}, "confidence": 0.8}}),
     model("objectives", scaling={"mode": "Objectives", "maxReplicas": 3, "objectives": {"queueDepthPerReplica": 4}}),

@@ -16,7 +16,7 @@ from pathlib import Path
 from enginewright_api.errors import DeterministicError
 from enginewright_api.recipe import Task
 from enginewright_api.source import Columns
-from enginewright_builder.datasets.parquet import parquet_records
+from enginewright_builder.datasets.parquet import names_of_classes, parquet_records
 
 SUFFIXES = (".parquet", ".jsonl", ".csv", ".txt")
 MOST_BYTES = 2**30
@@ -85,8 +85,12 @@ def read_rows(file: Path, columns: Columns, *, name: str) -> list[Row]:
     if file.suffix not in SUFFIXES:
         raise invalid(name, f"the ending must be one of {', '.join(SUFFIXES)}, not {file.suffix or 'none'!r}")
     rows: list[Row] = []
+    classes: tuple[str, ...] | None = None
     for number, record in _records(file, name):
         row = _row(record, columns, name, number)
+        if row.word_labels and file.suffix == ".parquet":
+            classes = names_of_classes(file, columns.label or "", name) if classes is None else classes
+            row = replace(row, word_labels=_named(row, classes, name))
         if row.text.strip():
             rows.append(row)
         if len(rows) > MOST_ROWS:
@@ -197,6 +201,16 @@ def _text_of_words(
     return " ".join(words), tuple(labels)
 
 
+def _named(row: Row, classes: Sequence[str], name: str) -> tuple[str, ...]:
+    """Labels by the names that the data set itself gives its class numbers, where it gives any."""
+    numbers = {str(number): label for number, label in enumerate(classes)}
+    unknown = next((label for label in row.word_labels if classes and label not in numbers), None)
+    if unknown is not None:
+        listed = ", ".join(classes)[:200]
+        raise invalid(name, f"line {row.line}: label {unknown[:80]!r} is none of the classes that it names ({listed})")
+    return tuple(numbers.get(label, label) for label in row.word_labels)
+
+
 def _listed(record: Mapping[str, object], field: str, column: str, name: str, number: int) -> list[str]:
     """A cell that is a list, its values as text."""
     values = record.get(column)
@@ -205,11 +219,12 @@ def _listed(record: Mapping[str, object], field: str, column: str, name: str, nu
         raise invalid(
             name, f"line {number}: column {column!r} (columns.{field}) is {there}, no list; a list of words needs one"
         )
+    # Numbers among words would be numbers of tokens, which are no text.
+    wanted = "text" if field == "text" else "text or number"
     for value in values:
-        if not isinstance(value, str | int):
-            raise invalid(
-                name, f"line {number}: column {column!r} (columns.{field}) holds {value!r}, no text or number"
-            )
+        if not isinstance(value, str) and (field == "text" or not isinstance(value, int)):
+            shown = repr(value)[:80]
+            raise invalid(name, f"line {number}: column {column!r} (columns.{field}) holds {shown}, no {wanted}")
     return [_printed(value, name, number, column) for value in values]
 
 

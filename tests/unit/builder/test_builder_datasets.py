@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from enginewright_api.errors import DeterministicError
@@ -82,6 +83,7 @@ def test_files_of_rows(tmp_path: Path, name: str, content: str, columns: Columns
         ("x.parquet", b"PAR1", Columns(), ["x.parquet", "Parquet"]),
         ("x.jsonl", b'{"text": {"a": 1}}', Columns(), ["x.jsonl", "line 1", "no text"]),
         ("x.jsonl", b'{"text": [["a"]]}', Columns(), ["x.jsonl", "line 1", "no text"]),
+        ("x.jsonl", b'{"text": [101, 102]}', Columns(), ["x.jsonl", "line 1", "holds 101, no text"]),
         ("x.jsonl", b'{"text": []}', Columns(), ["x.jsonl", "line 1", "'text'", "no words"]),
         ("x.jsonl", b'{"text": ["New York"]}', Columns(), ["x.jsonl", "line 1", "'New York' holds a space"]),
         ("x.jsonl", b'{"tokens": ["a", "b"], "ner_tags": [1]}', WORDS, ["line 1", "2 words", "'ner_tags' 1 labels"]),
@@ -103,6 +105,43 @@ def test_files_that_are_refused(tmp_path: Path, name: str, content: bytes, colum
     assert caught.value.reason == "InvalidDataset"
     for word in words:
         assert word in caught.value.message
+
+
+def tagged(file: Path, labels: str, metadata: str) -> Path:
+    """A Parquet file as the library datasets writes one."""
+    query = (
+        f"COPY (SELECT ['Ada', 'met', 'Bob'] AS tokens, {labels} AS ner_tags) TO '{file}' (FORMAT parquet{metadata})"
+    )
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(query)
+    return file
+
+
+NAMED = ', KV_METADATA {huggingface: \'{"info": {"features": {"ner_tags": %s}}}\'}'
+CLASSES = '{"_type": "ClassLabel", "names": ["O", "B-LOC", "B-PER"]}'
+
+
+@pytest.mark.parametrize(
+    ("labels", "metadata", "expected"),
+    [
+        ("[2, 0, 2]", NAMED % f'{{"_type": "List", "feature": {CLASSES}}}', ("B-PER", "O", "B-PER")),
+        ("[2, 0, 2]", NAMED % f"[{CLASSES}]", ("B-PER", "O", "B-PER")),
+        ("[2, 0, 2]", NAMED % '{"_type": "List", "feature": {"_type": "Value", "dtype": "int64"}}', ("2", "0", "2")),
+        ("[2, 0, 2]", "", ("2", "0", "2")),
+        ("['B-X', 'O', 'O']", "", ("B-X", "O", "O")),
+    ],
+)
+def test_numbers_mean_what_a_parquet_file_itself_calls_them(
+    tmp_path: Path, labels: str, metadata: str, expected: tuple[str, ...]
+) -> None:
+    file = tagged(tmp_path / "x.parquet", labels, metadata)
+    assert read_rows(file, WORDS, name="x") == [Row("Ada met Bob", word_labels=expected)]
+
+
+def test_a_number_that_the_file_does_not_name_is_refused(tmp_path: Path) -> None:
+    file = tagged(tmp_path / "x.parquet", "[2, -100, 2]", NAMED % f"[{CLASSES}]")
+    with pytest.raises(DeterministicError, match=r"line 1: label '-100' is none of the classes .* \(O, B-LOC, B-PER\)"):
+        read_rows(file, WORDS, name="x")
 
 
 def dataset(**kind: Any) -> Dataset:
