@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.weight_only import Codes, Matrix, Moments
-from enginewright_builder.toolchain.weight_only.graph import Accumulated
+from enginewright_builder.toolchain.weight_only.graph import Accumulated, by_row
 from enginewright_builder.toolchain.weight_only.grid import Weights
 
 ACCURACY_LEVEL = 4
@@ -67,7 +67,10 @@ class OnnxWeights:
         return calibration[:_PROBES]
 
     def answers(self, feeds: Sequence[Feed], replaced: Mapping[str, Weights]) -> NDArray[np.float32]:
-        """[feeds, dimension], with some matrices replaced. Initializers that are inputs too have a default."""
+        """One row a feed, or a token of it, with some matrices replaced.
+
+        Initializers that are inputs too have a default.
+        """
         constants = _constants(self._model)
         inputs = {node.name: node.input[1] for node in _products(self._model, constants)}
         if self._session is None:
@@ -78,7 +81,7 @@ class OnnxWeights:
             )
             self._session = _session(model)
         given = {inputs[name]: np.ascontiguousarray(weights.T) for name, weights in replaced.items()}
-        return np.concatenate([self._session.run(None, {**feed, **given})[0] for feed in feeds])
+        return by_row([self._session.run(None, {**feed, **given})[0] for feed in feeds])
 
     def store(
         self, into: Path, packed: Mapping[str, Codes], halved: frozenset[str], divisors: Mapping[str, Weights]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.openvino_names import canonical_names
 from enginewright_builder.toolchain.weight_only import Codes, Matrix, Moments
-from enginewright_builder.toolchain.weight_only.graph import Accumulated
+from enginewright_builder.toolchain.weight_only.graph import Accumulated, by_row
 from enginewright_builder.toolchain.weight_only.grid import Weights
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ class OpenVINOWeights:
         return calibration[:_PROBES]
 
     def answers(self, feeds: Sequence[Feed], replaced: Mapping[str, Weights]) -> NDArray[np.float32]:
-        """[feeds, dimension], with some matrices replaced."""
+        """One row a feed, or a token of it, with some matrices replaced."""
         if self._swap is None:
             model = self._read()
             self._swap = Swap(model, products(model))
         with self._swap.replaced(replaced) as request:
-            return np.concatenate([np.array(run.get_output_tensor(0).data) for run in _runs(request, feeds)])
+            return by_row([np.array(run.get_output_tensor(0).data) for run in _runs(request, feeds)])
 
     def store(
         self, into: Path, packed: Mapping[str, Codes], halved: frozenset[str], divisors: Mapping[str, Weights]

@@ -105,3 +105,8 @@ class Accumulated:
         self._second = self._second + (tokens.T @ tokens).astype(np.float64)
         self._magnitudes = self._magnitudes + np.abs(tokens).sum(0, dtype=np.float64)
         self._tokens += len(tokens)
+
+
+def by_row(answers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Answers of several runs as rows: [1, dimension] each, or one row a token where tokens are labelled."""
+    return np.concatenate([one.reshape(-1, one.shape[-1]) for one in answers])

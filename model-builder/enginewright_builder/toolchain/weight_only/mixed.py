@@ -32,7 +32,8 @@ def assign(
 ) -> tuple[dict[str, Format], list[dict[str, object]]]:
     """Format of each matrix (by name), and the sensitivity of each in each format.
 
-    Sensitivity is the mean over rows of ‖y − y₀‖² / ‖y₀‖², y₀ the float32 graph's answer, with one matrix quantised.
+    Sensitivity is the mean over rows, or tokens where these are labelled, of ‖y − y₀‖² / ‖y₀‖², y₀ the float32 graph's
+    answer, with one matrix quantised.
     That harms of layers add up is an assumption; it holds while they are small. Raises DeterministicError when the
     budget is below the smallest format.
     """
