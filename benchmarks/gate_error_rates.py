@@ -1,6 +1,6 @@
 """How often the quality gate is wrong: engines whose true drop is known, judged by the gate's own code.
 
-    python benchmarks/gate_error_rates.py                 # under three minutes on two cores
+    python benchmarks/gate_error_rates.py                 # about three minutes on two cores
     python benchmarks/gate_error_rates.py --runs 40       # a glance
     python benchmarks/gate_error_rates.py --exact         # error of the bound of accuracy, enumerated
 
