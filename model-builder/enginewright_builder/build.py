@@ -25,7 +25,7 @@ from enginewright_builder.datasets.rows import paired
 from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
 from enginewright_builder.drafting import FIELD as DRAFT_FIELD
 from enginewright_builder.drafting import check_draft, describe_draft
-from enginewright_builder.gate.looks import Look, planned, settled
+from enginewright_builder.gate.looks import Look, most_rows, planned, settled
 from enginewright_builder.gate.quality import compare, compare_words
 from enginewright_builder.places import Places
 from enginewright_builder.resources import Capacity, check_fits
@@ -130,7 +130,8 @@ class Build:
         if task is Task.RERANKING:
             return evaluation.by_query()
         if task is Task.TOKEN_CLASSIFICATION:
-            return judged(evaluation, description.labels, source.folder, max_tokens=limit)
+            asked = evaluation.first(most_rows(self.request.evidence.samples))
+            return judged(asked, description.labels, source.folder, max_tokens=limit)
         check_kind(evaluation, task)
         return evaluation
 

@@ -47,6 +47,11 @@ def planned(samples: int, available: int) -> tuple[Look, ...]:
     return (Look(counts[0], 0.5), *(Look(count, later) for count in counts[1:]))
 
 
+def most_rows(samples: int) -> int:
+    """Of the last look that is ever planned."""
+    return int(samples * GROWTH ** (MOST_LOOKS - 1))
+
+
 def settled(evidence: QualityEvidence) -> bool:
     """Whether more rows are not worth drawing: it passed, or even the lower bound is above the budget.
 

@@ -23,7 +23,7 @@ from enginewright_builder.gate.bounds import (
     rounded_up,
     statistic_bounds,
 )
-from enginewright_builder.gate.looks import planned, settled
+from enginewright_builder.gate.looks import most_rows, planned, settled
 from enginewright_builder.gate.quality import compare, cosines, macro_f1, rank_correlation
 from enginewright_builder.gate.sanity import check_equal, check_finite
 
@@ -273,6 +273,7 @@ def test_looks_are_planned_before_anything_is_looked_at(samples: int, available:
     assert [look.samples for look in looks] == counts
     assert sum(look.share for look in looks) == pytest.approx(1.0)
     assert looks[0].share >= 0.5
+    assert planned(samples, min(available, most_rows(samples))) == looks, "more rows than that are never looked at"
 
 
 def test_a_look_bounds_more_strictly_than_the_only_look_would() -> None:
