@@ -61,7 +61,7 @@ class ObjectStoreSource(ApiModel):
             ),
         )
     )
-    uri: Uri = Field(description="Folder such as s3://bucket/path. Taken as immutable: new files need a new URI.")
+    uri: Uri = Field(description="Folder such as s3://bucket/path, taken as immutable.")
     secret_ref: SecretReference | None = Field(default=None, description="Credentials for the store.")
 
 
@@ -87,9 +87,7 @@ class PersistentVolumeClaimSource(ApiModel):
         json_schema_extra=rules((_NO_PARENT, "path: must be relative to the volume and must not contain '..'"))
     )
     claim_name: Name = Field(description="Name of the PersistentVolumeClaim.")
-    path: RelativePath = Field(
-        default="", description="Folder inside the volume. Taken as immutable: new files need a new folder."
-    )
+    path: RelativePath = Field(default="", description="Folder inside the volume, taken as immutable.")
 
 
 class PackageSource(ApiModel):
@@ -152,7 +150,7 @@ class Columns(ApiModel):
     text_pair: Name | None = Field(default=None, description="Column with the second text of a pair.")
     label: Name | None = Field(
         default=None,
-        description="Column with the expected class or answer; for task TokenClassification with lists, one a word.",
+        description="Column with the class or answer; with lists, one a word.",
     )
     score: Name | None = Field(default=None, description="Column with a human score of the pair.")
 
