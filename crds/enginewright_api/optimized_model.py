@@ -39,8 +39,8 @@ _SPEC_RULES = (
     (f"{_GENERATES} || !has(self.runtime.kvCache)", "runtime.kvCache: only for task TextGeneration"),
     (f"{_ENCODES} || !has(self.runtime.fastPath)", "runtime.fastPath: not for task TextGeneration"),
     (
-        f"{_LABELS} || !has(self.runtime.earlyExit)",
-        "runtime.earlyExit: only for tasks Classification and TokenClassification",
+        "self.task == 'Classification' || !has(self.runtime.earlyExit)",
+        "runtime.earlyExit: only for task Classification",
     ),
     (
         f"{_GENERATES} || self.batching.mode != 'Continuous'",

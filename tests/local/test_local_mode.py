@@ -182,9 +182,9 @@ def test_a_builder_killed_in_the_middle_goes_on_from_its_last_stage(minilm: Loca
         ({"hardware": {"acceleratorClasses": ["tpu"]}}, "AcceleratorClassNotFound", "hardware.acceleratorClasses"),
         ({"optimization": {"quantization": {"format": "FP8"}}}, "FormatNotSupported", "class cpu lacks FP8"),
         (
-            {"runtime": {"earlyExit": {"confidence": 0.9}}, "task": "TokenClassification"},
+            {"runtime": {"cascade": {"to": {"name": "heavier"}, "confidence": 0.8}}},
             "FeatureNotAvailable",
-            "runtime.earlyExit: is available for task Classification",
+            "runtime.cascade: cascades are not available yet",
         ),
     ],
     ids=["class", "format", "feature"],

@@ -233,6 +233,15 @@ WRONG: tuple[Wrong, ...] = (
         ("revision", "40-character"),
     ),
     Wrong("early-exit", model(runtime={"earlyExit": {"confidence": 0.9}}), ("earlyExit", "Classification")),
+    Wrong(
+        "early-exit-of-words",
+        model(
+            task="TokenClassification",
+            quality={"dataset": {"builtin": {"name": "valence-en"}}},
+            runtime={"earlyExit": {"confidence": 0.9}},
+        ),
+        ("earlyExit", "Classification"),
+    ),
     Wrong("fast-path", model(runtime={"fastPath": {"maxInputTokens": 512}}), ("fastPath", "below")),
     Wrong("cascade-self", model(runtime={"cascade": {"to": {"name": "a"}, "confidence": 0.8}}), ("cascade",)),
     Wrong("scaling-bounds", model(scaling={"minReplicas": 3, "maxReplicas": 2}), ("minReplicas",)),
