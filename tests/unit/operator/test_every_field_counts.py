@@ -70,7 +70,7 @@ QUANTIZATION: Honoured = {
     "granularity": (OPENVINO, "quantization.granularity"),
     "exclude": (ONNX, "quantization.exclude"),
     "groupSize": (f"{BUILDER}.toolchain.weight_only.compress", "quantization.group_size"),
-    "kvCacheFormat": (f"{BUILDER}.generation_description", "quantization.kv_cache_format"),
+    "kvCacheFormat": ("enginewright_api.support", "quantization.kv_cache_format"),
     "mixed.averageBits": (f"{BUILDER}.toolchain.weight_only.compress", "mixed.average_bits"),
     "mixed.formats": (f"{BUILDER}.toolchain.weight_only.compress", "mixed.formats"),
 }
