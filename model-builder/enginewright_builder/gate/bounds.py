@@ -91,7 +91,7 @@ def bound_at(bounds: list[float], confidence: float) -> float:
 
 
 def rounded_up(bounds: list[float]) -> list[float]:
-    """Six decimals, never lower than measured but for float64's last digit: fifty bounds have to fit into a termination message."""
+    """Six decimals, never lower than measured (but for float64's last digit): fifty fit into a termination message."""
     return [ceil(bound * 1e6) / 1e6 for bound in bounds]
 
 
