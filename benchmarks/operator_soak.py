@@ -102,7 +102,12 @@ async def measured(kubeconfig: Path, given: argparse.Namespace) -> dict[str, Any
         process.end()
         await cluster.delete(Ref(NAMESPACE, WORKSPACE))
         await cluster.close()
-    return {**growth(sizes), "acts": dict(users.done), "acts_a_second": round(sum(users.done.values()) / seconds, 2)}
+    return {
+        **growth(sizes),
+        "acts": dict(users.done),
+        "acts_a_second": round(sum(users.done.values()) / seconds, 2),
+        "megabytes_after_acts": [(acts, round(size, 1)) for acts, size in sizes[::30]],
+    }
 
 
 def growth(sizes: list[tuple[int, float]]) -> dict[str, float]:

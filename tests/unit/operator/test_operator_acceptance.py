@@ -46,7 +46,6 @@ NOT_AVAILABLE: list[tuple[dict[str, Any], str]] = [
         {"quality": {"dataset": {"objectStore": {"uri": "s3://b/d", "secretRef": {"name": "s"}}}}},
         "quality.dataset.objectStore.secretRef",
     ),
-    ({"task": "TokenClassification", "runtime": {"earlyExit": {"confidence": 0.9}}}, "runtime.earlyExit"),
     ({"engine": {"backend": "TensorRT"}}, "hardware.acceleratorClasses"),
     (
         {
