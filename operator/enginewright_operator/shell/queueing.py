@@ -35,6 +35,10 @@ class BackOff:
         return full * (0.5 + 0.5 * draw)
 
 
+_OVERTAKEN = 1_000
+"""Entries of the heap that an earlier visit has made void, beyond which they go before their time: a look at the end of
+a progress deadline would lie there for a quarter of an hour after each rollout."""
+
 Handle = Callable[[Key], Awaitable[float | None]]
 """Reconciles one key; answers when to look again (seconds), or None. Raises what should be tried again."""
 
@@ -62,6 +66,9 @@ class Queue:
         if key not in self._due or due < self._due[key]:
             self._due[key] = due
             heapq.heappush(self._heap, (due, key))
+            if len(self._heap) > 2 * len(self._due) + _OVERTAKEN:
+                self._heap = [(at, waiting) for waiting, at in self._due.items()]
+                heapq.heapify(self._heap)
             self._changed.set()
 
     def asks_for(self, key: Key) -> bool:

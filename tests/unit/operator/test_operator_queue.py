@@ -197,3 +197,23 @@ async def test_visits_that_never_wait_let_others_have_their_turn() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert len(seen) >= 100, "two visits at most between two turns of anybody else"
+
+
+async def test_looks_that_an_earlier_visit_made_void_do_not_pile_up() -> None:
+    """Each rollout asks for a look at its deadline, and is visited long before."""
+    visits: list[Key] = []
+
+    async def handle(key: Key) -> float:
+        visits.append(key)
+        return 900.0
+
+    queue, keys = Queue(handle), [Key("OptimizedModel", "n", str(number)) for number in range(10)]
+    queue.add(A, after_seconds=60.0)  # what is due before them all keeps them from coming up
+    async with running(queue):
+        for _ in range(500):
+            for key in keys:
+                queue.add(key)
+            await until_idle(queue)
+    assert len(visits) == 500 * len(keys)
+    assert queue.depth == len(keys) + 1
+    assert len(queue._heap) <= 2 * queue.depth + 1_000
