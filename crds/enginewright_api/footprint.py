@@ -87,7 +87,8 @@ def footprint(geometry: Geometry, recipe: Recipe, draft: Geometry | None = None)
     return replace(
         alone,
         weights_bytes=alone.weights_bytes + beside.weights_bytes,
-        kv_cache_bytes=alone.kv_cache_bytes + beside.kv_cache_bytes,
+        # In the model's format, which is float32 beside a model that is not quantised.
+        kv_cache_bytes=alone.kv_cache_bytes + ceil(_kv_cache(draft, recipe)),
         activation_bytes=alone.activation_bytes + beside.activation_bytes,
     )
 

@@ -136,6 +136,9 @@ def test_a_draft_has_weights_a_cache_and_activations_of_its_own() -> None:
     assert (whole.kv_cache_bytes - alone.kv_cache_bytes) * 5 == alone.kv_cache_bytes, "as many blocks, 6 of 30 layers"
     assert whole.activation_bytes > alone.activation_bytes + served_alone.activation_bytes, "prompts are read whole"
     assert whole.runtime_bytes == alone.runtime_bytes
+    exact = generating(speculativeDecoding=drafting)
+    model, both = footprint(geometry, exact), footprint(geometry, exact, small)
+    assert (both.kv_cache_bytes - model.kv_cache_bytes) * 5 == model.kv_cache_bytes, "float32 beside a float32 model"
 
 
 @pytest.mark.parametrize(
