@@ -6,9 +6,8 @@ minilm     MiniLM (6 layers, width 384) with a classification head: first the he
            Minutes on two cores.
 bert-base  BERT-base's shape (12 layers, width 768). No pretrained weights of that shape come in a package, so only its
            embeddings are taken over (MiniLM's, turned into the wider space); its layers start random and learn from
-           the labels and from the minilm classifier's answers and hidden states, without dropout and, where the
-           processor can, with bf16 products. About an hour on two cores, in rounds: a run that was cut off goes on
-           after the last round.
+           the labels and from the minilm classifier's answers and hidden states, without dropout. About an hour on
+           two cores, in rounds: a run that was cut off goes on after the last round.
 
 Checkpoints are kept below $XDG_CACHE_HOME/enginewright/models by what they follow from. Accuracy is on rows that were
 not learnt from.
@@ -21,7 +20,6 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -53,7 +51,7 @@ _HEAD_STEPS = 300
 _HEAD_RATE, _RATE, _WIDE_RATE = 1e-3, 1e-4, 1e-4
 _ROUND_STEPS = 250
 _OBJECTIVES = (Objective.LOGITS, Objective.HIDDEN_STATES)
-_VERSION = 3
+_VERSION = 4
 
 
 def trained_classifier(*, shape: str = "minilm", steps: int | None = None, tell: Tell = quiet) -> Path:
@@ -142,7 +140,7 @@ def _fine_tune(folder: Path, steps: int, tell: Tell) -> None:
         model.train()
 
         def step(batch: Batch) -> torch.Tensor:
-            return nn.functional.cross_entropy(answer(model, batch, ()).logits, batch.labels)
+            return nn.functional.cross_entropy(answer(model, batch, (), mixed=True).logits, batch.labels)
 
         endless = batches(rows, folder, max_tokens=_MAX_TOKENS, batch_size=_BATCH, seed=1)
         train(
@@ -180,7 +178,7 @@ def _bring_up(folder: Path, teacher_folder: Path, steps: int, tell: Tell) -> Non
         model = load_model(folder / "rounds", Task.CLASSIFICATION)
         maps.load_state_dict(load_file(folder / "rounds" / "maps.safetensors"))
     for number in range(begun, rounds):
-        with reproducible(number), _fast_products():
+        with reproducible(number):
             texts = batches(rows, teacher_folder, max_tokens=_MAX_TOKENS, batch_size=_BATCH, seed=number)
             _round(model.train(), maps, teacher, texts, number=number, rounds=rounds, tell=tell)
         model.save_pretrained(folder / "rounds")
@@ -189,17 +187,6 @@ def _bring_up(folder: Path, teacher_folder: Path, steps: int, tell: Tell) -> Non
     _save(model, folder)
     progress.unlink()
     shutil.rmtree(folder / "rounds")
-
-
-@contextmanager
-def _fast_products() -> Iterator[None]:
-    """float32 products may be computed from bf16 inputs, where the processor has such instructions."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _random(teacher: Any) -> tuple[Any, nn.ModuleList]:
@@ -252,9 +239,9 @@ def _round(
 ) -> None:
     def step(batch: Batch) -> torch.Tensor:
         with torch.no_grad():
-            wanted = answer(teacher, batch, _OBJECTIVES)
+            wanted = answer(teacher, batch, _OBJECTIVES, mixed=True)
         return imitation_loss(
-            answer(model, batch, _OBJECTIVES), wanted, Task.CLASSIFICATION, batch, _OBJECTIVES,
+            answer(model, batch, _OBJECTIVES, mixed=True), wanted, Task.CLASSIFICATION, batch, _OBJECTIVES,
             temperature=4.0, alpha=0.7, projections=list(maps),
         )  # fmt: skip
 

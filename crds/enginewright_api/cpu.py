@@ -30,6 +30,16 @@ def cpu_architecture(machine: str, flags: Iterable[str]) -> str:
     return [name for name, needed in _X86_LEVELS if needed <= present][-1]
 
 
+def cpu_flags(cpuinfo: str) -> frozenset[str]:
+    """Flags that every core has, from the text of /proc/cpuinfo (`flags` on x86, `Features` on Arm)."""
+    per_core = [
+        frozenset(value.split())
+        for name, _, value in (line.partition(":") for line in cpuinfo.splitlines())
+        if name.strip() in ("flags", "Features")
+    ]
+    return frozenset.intersection(*per_core) if per_core else frozenset()
+
+
 def cpu_runs(engine_architecture: str, machine_architecture: str) -> bool:
     """Whether an engine for one level runs on a machine of another; an engine without a level runs anywhere.
 

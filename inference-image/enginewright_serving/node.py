@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginewright_api.cpu import cpu_architecture
+from enginewright_api.cpu import cpu_architecture, cpu_flags
 from enginewright_api.errors import DeterministicError
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -28,16 +28,6 @@ def cpu_level(cpuinfo: Path = CPUINFO, machine: str | None = None) -> str:
     except OSError:
         text = ""
     return cpu_architecture(machine or platform.machine(), cpu_flags(text))
-
-
-def cpu_flags(cpuinfo: str) -> frozenset[str]:
-    """Flags that every core has, from the text of /proc/cpuinfo (`flags` on x86, `Features` on Arm)."""
-    per_core = [
-        frozenset(value.split())
-        for name, _, value in (line.partition(":") for line in cpuinfo.splitlines())
-        if name.strip() in ("flags", "Features")
-    ]
-    return frozenset.intersection(*per_core) if per_core else frozenset()
 
 
 def gpus(program: str = "nvidia-smi") -> tuple[Gpu, ...]:

@@ -10,25 +10,37 @@ from pathlib import Path
 
 import psutil
 
+from enginewright_api.cpu import cpu_architecture, cpu_flags
+
+_CPUINFO = Path("/proc/cpuinfo")
 _TELLING_FLAGS = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
     "asimd", "i8mm", "sve",
 )  # fmt: skip
 
 
-def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def cpu_level(cpuinfo: Path = _CPUINFO) -> str:
+    """Instruction set level of this machine's CPU."""
+    return cpu_architecture(platform.machine(), cpu_flags(_read(cpuinfo)))
+
+
+def describe_machine(cpuinfo: Path = _CPUINFO) -> str:
     """`model name, n CPUs, flags`."""
     fields: dict[str, str] = {}
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            fields.setdefault(name.strip(), value.strip())
-    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    text = _read(cpuinfo)
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    flags = cpu_flags(text)
     model = fields.get("model name") or platform.machine()
     if family := fields.get("cpu family"):
         model = f"{model} (family {family} model {fields.get('model', '?')})"
     told = [flag for flag in _TELLING_FLAGS if flag in flags]
     return ", ".join([model, f"{os.cpu_count()} CPUs", " ".join(told) or "no special flags"])
+
+
+def _read(cpuinfo: Path) -> str:
+    return cpuinfo.read_text() if cpuinfo.is_file() else ""
 
 
 class Disturbance:

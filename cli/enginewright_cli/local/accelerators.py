@@ -10,26 +10,15 @@ from typing import Any
 import psutil
 
 from enginewright_api.accelerator_class import AcceleratorClass
-from enginewright_api.cpu import cpu_architecture
+from enginewright_api.cpu import cpu_architecture, cpu_flags
 from enginewright_api.meta import API_VERSION
 
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Feature flags of this CPU; empty where /proc does not exist."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in {"flags", "Features"}:
-            return frozenset(value.split())
-    return frozenset()
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def detect_cpu() -> dict[str, Any]:
     """AcceleratorClass `cpu` for this machine."""
-    flags = cpu_flags()
+    flags = cpu_flags(_CPUINFO.read_text() if _CPUINFO.is_file() else "")
     formats = ["FP16", "INT8", "INT4"]
     if flags & {"avx512_bf16", "amx_bf16", "bf16"}:
         formats.insert(1, "BF16")

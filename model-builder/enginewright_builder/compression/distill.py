@@ -112,11 +112,11 @@ def _learn(
     pooling, _ = inspect(checkpoint).pooling()
 
     def step(batch: Batch) -> torch.Tensor:
-        own = answer(student, batch, objectives)
+        own = answer(student, batch, objectives, mixed=True)
         terms = []
         for teacher, projection in zip(teachers, projections, strict=True):
             with torch.no_grad():
-                wanted = answer(teacher, batch, objectives)
+                wanted = answer(teacher, batch, objectives, mixed=True)
             terms.append(
                 imitation_loss(
                     own,

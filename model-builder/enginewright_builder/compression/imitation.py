@@ -7,6 +7,7 @@ objectives have comparable weight without tuning.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +16,19 @@ from torch.nn import functional
 from enginewright_api.engine_description import Pooling
 from enginewright_api.optimization import DistillationObjective as Objective
 from enginewright_api.recipe import Task
+from enginewright_builder.compression import mixed_precision
 from enginewright_builder.compression.batches import NO_LABEL, Batch
 
 _TINY = 1e-9
 
 
-def answer(model: torch.nn.Module, batch: Batch, objectives: Collection[Objective]) -> Any:
-    """The model's output with what the objectives compare.
+def answer(model: torch.nn.Module, batch: Batch, objectives: Collection[Objective], *, mixed: bool = False) -> Any:
+    """The model's output, float32, with what the objectives compare; `mixed` computes products in bf16 where it pays.
 
     Raw attention maps exist only outside fused kernels: `Attention` needs `model.set_attn_implementation("eager")`.
     """
-    return model(
+    call = partial(mixed_precision.call, model) if mixed else model
+    return call(
         **batch.inputs(),
         output_hidden_states=Objective.HIDDEN_STATES in objectives,
         output_attentions=Objective.ATTENTION in objectives,

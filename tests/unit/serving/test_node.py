@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from enginewright_api.cpu import cpu_architecture, cpu_runs
+from enginewright_api.cpu import cpu_architecture, cpu_flags, cpu_runs
 from enginewright_api.errors import DeterministicError
-from enginewright_serving.node import Gpu, cpu_flags, cpu_level, gpus
+from enginewright_serving.node import Gpu, cpu_level, gpus
 from enginewright_serving.threads import available_cores, engine_threads
 
 AVX2 = {"avx2", "fma", "f16c"}

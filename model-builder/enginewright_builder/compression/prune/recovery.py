@@ -37,9 +37,9 @@ class Recovery:
 
         def step(batch: Batch) -> torch.Tensor:
             with torch.no_grad():
-                wanted = answer(self.teacher, batch, self.objectives)
+                wanted = answer(self.teacher, batch, self.objectives, mixed=True)
             return imitation_loss(
-                answer(model, batch, self.objectives),
+                answer(model, batch, self.objectives, mixed=True),
                 wanted,
                 self.task,
                 batch,
