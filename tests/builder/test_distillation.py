@@ -181,6 +181,18 @@ def test_without_labels_alpha_changes_nothing(tmp_path: Path) -> None:
     ).read_bytes()
 
 
+def test_maps_to_a_wider_teacher_begin_as_the_best_fit(tmp_path: Path) -> None:
+    """The error of a least-squares fit is less than the teacher's own size; random maps miss by more than that."""
+    teacher = save_tiny("bert", tmp_path / "t")
+    student = _narrow(tmp_path / "n", teacher)
+    wanted = Distillation.model_validate(
+        {"student": {"source": {"package": {"name": "x", "version": "1"}}}, "objectives": ["HiddenStates"],
+         "maxSteps": 1}
+    )  # fmt: skip
+    found = distill(student, [teacher], Task.EMBEDDING, wanted, words(160), tmp_path / "s", quiet)
+    assert 0.1 < found["firstLoss"] < 0.95  # type: ignore[operator]
+
+
 def test_a_student_of_its_own_may_be_narrower(tmp_path: Path) -> None:
     teacher = save_tiny("bert", tmp_path / "t")
     student = _narrow(tmp_path / "n", teacher)
