@@ -26,6 +26,7 @@ import psutil
 from enginewright_api.outcome import StageReport
 from enginewright_api.recipe import BuildRequest
 from enginewright_builder.build import Build
+from enginewright_builder.materials import Materials
 from enginewright_builder.places import Places
 from enginewright_builder.processes import Children
 from enginewright_builder.progress import JsonLines
@@ -174,6 +175,7 @@ def build(request: BuildRequest, store_uri: str, workdir: Path, threads: int) ->
                 places=places,
                 capacity=Capacity.of(workdir),
                 cache=cache,
+                materials=Materials(request.recipe, cache, places),
                 toolchains=toolchains,
                 servers=servers,
                 threads=threads,

@@ -9,6 +9,7 @@ import typer
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Search
 from enginewright_api.validation import problems
+from enginewright_builder.sources.field import DRAFT
 from enginewright_cli.documents import read_documents
 from enginewright_cli.gpu_builds import gpu_build, gpu_build_text
 from enginewright_cli.initializing import init
@@ -74,7 +75,7 @@ def plan(
         for rehearsal in rehearsals
         for recipe in [rehearsal.rungs[0].recipe]
         for geometry in [geometry_of(recipe.source)]
-        for draft in [geometry_of(recipe.draft_source) if recipe.draft_source is not None else None]
+        for draft in [geometry_of(recipe.draft_source, DRAFT) if recipe.draft_source else None]
         for rung in rehearsal.rungs
     ]
     planned = [_planned(name, rung, found, where) for (name, rung), found in zip(rungs, estimates, strict=True)]

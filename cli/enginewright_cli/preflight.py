@@ -15,6 +15,7 @@ from enginewright_api.optimization import Format, QuantizationMethod
 from enginewright_api.source import Source
 from enginewright_api.support import SUPPORTED, toolchain_of
 from enginewright_builder.places import Places
+from enginewright_builder.sources.field import SOURCE, told_of
 from enginewright_builder.sources.origins import origin_of
 from enginewright_operator.core.draft import Rung
 
@@ -35,11 +36,12 @@ class Preflight:
     """Where the memory goes."""
 
 
-def geometry_of(source: Source) -> Geometry | str:
-    """Sizes of a source's model, or why they are not known here."""
+def geometry_of(source: Source, field: str = SOURCE) -> Geometry | str:
+    """Sizes of a source's model, or why they are not known here; `field` is where the spec names it."""
     nowhere = Path(tempfile.gettempdir()) / "enginewright-no-such-volume"
     try:
-        return Geometry.of(origin_of(source, Places(nowhere, nowhere, nowhere, nowhere)).config())
+        with told_of(field):
+            return Geometry.of(origin_of(source, Places(nowhere, nowhere, nowhere, nowhere)).config())
     except EnginewrightError as error:
         return error.message
 

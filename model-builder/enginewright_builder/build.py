@@ -17,23 +17,22 @@ from enginewright_api.optimization import Format, Quantization, QuantizationMeth
 from enginewright_api.outcome import ArtifactReference, StageReport
 from enginewright_api.recipe import BuildRequest, Task
 from enginewright_api.serving_spec import Backend
-from enginewright_api.short_source import teacher_source
 from enginewright_api.support import calibrates, toolchain_of, unavailable, unavailable_evidence
 from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
 from enginewright_builder.datasets.judged import check_kind, judged
 from enginewright_builder.datasets.rows import paired
 from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
-from enginewright_builder.drafting import FIELD as DRAFT_FIELD
 from enginewright_builder.drafting import check_draft, describe_draft
 from enginewright_builder.gate.looks import Look, most_rows, planned, settled
 from enginewright_builder.gate.quality import compare, compare_words
+from enginewright_builder.materials import Materials
 from enginewright_builder.places import Places
 from enginewright_builder.resources import Capacity, check_fits
 from enginewright_builder.servers.pair import Pair
 from enginewright_builder.sources.checkpoint import Checkpoint, inspect
 from enginewright_builder.stages.cache import StageCache
 from enginewright_builder.stages.compress import Compile, Export, Quantize
-from enginewright_builder.stages.fetch import Fetch
+from enginewright_builder.stages.fetch import FETCH
 from enginewright_builder.stages.measure import ANSWERS, Baseline, Benchmark, Reference, Verify
 from enginewright_builder.stages.publish import Package, Publish, Restore, find_published, reference
 from enginewright_builder.stages.stage import Output
@@ -64,6 +63,7 @@ class Build:
     places: Places
     capacity: Capacity
     cache: StageCache
+    materials: Materials
     toolchains: Toolchains
     servers: Pair
     threads: int
@@ -79,12 +79,11 @@ class Build:
             if evidence is not None:
                 return Built(reference(self.store, published), evidence)
         recipe = self.request.recipe
-        fetch = Fetch(recipe.source, self.places)
-        source = self.cache.run(fetch)
+        source = self.materials.source()
         checkpoint = inspect(source.folder)
         check_limits(checkpoint, recipe)
         geometry = Geometry.of(checkpoint.config)
-        self.cache.tell_sizes(fetch.name, CheckpointSizes.of(geometry))
+        self.cache.tell_sizes(FETCH, CheckpointSizes.of(geometry))
         description = describe(checkpoint, recipe, recipe.backend)
         drafter = self._drafter(checkpoint, description)
         self._check_memory(geometry, checkpoint.float32_bytes, drafter)
@@ -142,11 +141,12 @@ class Build:
 
     def _drafter(self, checkpoint: Checkpoint, description: EngineDescription) -> Output | None:
         """The model that drafts, fetched and checked; None where none does."""
-        source, generation = self.request.recipe.draft_source, description.generation
-        if source is None or generation is None:
+        generation = description.generation
+        if generation is None:
             return None
-        found = self.cache.run(Fetch(source, self.places, name="fetch-draft", field=DRAFT_FIELD))
-        check_draft(inspect(found.folder), checkpoint, self.request.recipe, generation.max_context_tokens)
+        found = self.materials.draft()
+        if found is not None:
+            check_draft(inspect(found.folder), checkpoint, self.request.recipe, generation.max_context_tokens)
         return found
 
     def _check_memory(self, geometry: Geometry, float32_bytes: int, drafter: Output | None) -> None:
@@ -192,10 +192,8 @@ class Build:
         rows = self._training(evaluation)
         distillation = recipe.distillation
         if distillation is not None:
-            student = distillation.student.source
-            learner = source if student is None else self.cache.run(Fetch(student, self.places))
-            teachers = tuple(self._teacher(name, source) for name in distillation.teachers)
-            source = self._transform("distil", learner, distillation, rows, teachers)
+            learner = self.materials.student() or source
+            source = self._transform("distil", learner, distillation, rows, self.materials.teachers(source))
         if recipe.pruning is not None:
             source = self._transform("prune", source, recipe.pruning, rows)
         if recipe.low_rank is not None:
@@ -219,10 +217,6 @@ class Build:
             teachers=teachers,
         )
         return self.cache.run(stage)
-
-    def _teacher(self, name: str, source: Output) -> Output:
-        found = teacher_source(name)
-        return source if found is None else self.cache.run(Fetch(found, self.places))
 
     def _training(self, evaluation: Drawn) -> Drawn:
         recipe = self.request.recipe

@@ -10,15 +10,13 @@ from enginewright_api.recipe import Recipe
 from enginewright_builder.description import describe
 from enginewright_builder.generation_description import DRAFT_ENTRY
 from enginewright_builder.sources.checkpoint import Checkpoint
-from enginewright_builder.sources.field import told_of
+from enginewright_builder.sources.field import DRAFT, told_of
 from enginewright_builder.sources.vocabulary import vocabulary
-
-FIELD = "runtime.speculativeDecoding.draft.source"
 
 
 def describe_draft(draft: Checkpoint, recipe: Recipe) -> EngineDescription:
     """engine.json of the draft, were it served alone. Raises DeterministicError InvalidCheckpoint."""
-    with told_of(FIELD):
+    with told_of(DRAFT):
         return describe(draft, recipe.for_draft(), recipe.backend)
 
 
@@ -34,21 +32,21 @@ def check_draft(draft: Checkpoint, model: Checkpoint, recipe: Recipe, context_to
     if own != other:
         raise DeterministicError(
             "InvalidRecipe",
-            f"{FIELD}: the draft's vocabulary ({len(own)} tokens) is not the model's ({len(other)} tokens);"
+            f"{DRAFT}: the draft's vocabulary ({len(own)} tokens) is not the model's ({len(other)} tokens);"
             " draft and model must share one tokenizer",
         )
     rows, most = int(draft.config["vocab_size"]), int(model.config["vocab_size"])
     if rows > most:
         raise DeterministicError(
             "InvalidRecipe",
-            f"{FIELD}: the draft's output has {rows} tokens and the model's {most};"
+            f"{DRAFT}: the draft's output has {rows} tokens and the model's {most};"
             " it could draft tokens that the model does not have, choose another draft",
         )
     positions = draft.max_input_tokens
     if positions is not None and positions < context_tokens:
         raise DeterministicError(
             "LimitExceeded",
-            f"{FIELD}: the draft's {positions} positions do not hold the {context_tokens} tokens that prompt and answer"
+            f"{DRAFT}: the draft's {positions} positions do not hold the {context_tokens} tokens that prompt and answer"
             " may take; lower engine.limits or choose another draft",
         )
 

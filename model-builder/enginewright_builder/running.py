@@ -16,6 +16,7 @@ from enginewright_api.recipe import BuildRequest
 from enginewright_api.support import toolchain_of
 from enginewright_builder.build import Build, Built
 from enginewright_builder.failures import InterruptedBuildError, OutOfMemoryError, StageError, translate
+from enginewright_builder.materials import Materials
 from enginewright_builder.processes import Children
 from enginewright_builder.progress import Progress, progress_on
 from enginewright_builder.resources import Capacity, MemoryWatch
@@ -115,12 +116,14 @@ def _run(
         )
         if toolchain_of(request.recipe.task, request.recipe.backend) == DEFAULT:
             toolchains.of()  # its imports take seconds: they go on while the checkpoint is fetched
+        cache = StageCache(places, store, progress, reports)
         return Build(
             request=request,
             store=store,
             places=places,
             capacity=Capacity.of(places.workdir),
-            cache=StageCache(places, store, progress, reports),
+            cache=cache,
+            materials=Materials(request.recipe, cache, places),
             toolchains=toolchains,
             servers=Pair(places, settings.threads, children),
             threads=settings.threads,

@@ -15,6 +15,8 @@ from enginewright_builder.sources.field import SOURCE, told_of
 from enginewright_builder.sources.gguf_file import unpack
 from enginewright_builder.sources.origins import origin_of
 
+FETCH = "fetch"
+
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
@@ -22,16 +24,16 @@ class Fetch:
 
     source: Source
     places: Places
-    name: str = "fetch"
+    name: str = FETCH
     field: str = SOURCE
     """Of the spec, for what is said about it."""
     # What is fetched can be fetched again from where it is.
     shared: bool = False
 
     def key(self) -> str:
-        """By the source's content."""
+        """By the source's content, whatever it is fetched as."""
         with told_of(self.field):
-            return digest_of({"stage": self.name, "source": origin_of(self.source, self.places).key()})
+            return digest_of({"stage": FETCH, "source": origin_of(self.source, self.places).key()})
 
     def run(self, into: Path) -> dict[str, Any]:
         """Result: sourceDigest, parameters. Raises DeterministicError for whatever cannot be built from."""

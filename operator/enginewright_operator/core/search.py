@@ -22,7 +22,7 @@ from enginewright_api.recipe import Task
 from .candidates import BITS, WEIGHT_ONLY, Candidate, Pool, Step
 from .judgement import Judged
 
-BEFORE_ANY_STEP = ("fetch", "baseline", "reference")
+BEFORE_ANY_STEP = ("fetch", "fetch-draft", "baseline", "reference")
 """Stages that are the same for every candidate: what fails there fails them all."""
 
 BY_FAR = 2.0

@@ -15,9 +15,10 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format
 from enginewright_api.recipe import Recipe
 from enginewright_api.source import Source
-from enginewright_builder.drafting import FIELD, check_draft, place_draft
+from enginewright_builder.drafting import check_draft, place_draft
 from enginewright_builder.places import Places
 from enginewright_builder.sources.checkpoint import Checkpoint, inspect
+from enginewright_builder.sources.field import DRAFT as FIELD
 from enginewright_builder.stages.fetch import Fetch
 
 CONFIG = {

@@ -71,7 +71,10 @@ def test_a_draft_takes_memory_and_is_looked_at_before_anything_runs(tmp_path: Pa
     assert "WILL NOT FIT" not in planned(tmp_path, large(tmp_path), accelerator_class(memoryGiB=200))
     assert "WILL NOT FIT" in planned(tmp_path, itself, accelerator_class(memoryGiB=200))
     elsewhere = drafting({"persistentVolumeClaim": {"claimName": "drafts"}})
-    assert "not known from here: persistentVolumeClaim drafts: no such folder" in planned(tmp_path, elsewhere)
+    assert (
+        "not known from here: runtime.speculativeDecoding.draft.source: persistentVolumeClaim drafts: no such folder"
+        in planned(tmp_path, elsewhere)
+    )
 
 
 def test_a_source_that_cannot_be_read_from_here_is_unknown(tmp_path: Path) -> None:

@@ -282,11 +282,20 @@ def test_size_takes_the_fewest_bits_that_pass() -> None:
     assert not any(title.startswith("INT2") for title in titles(failing)), "INT4 lost too much already"
 
 
-def test_what_fails_before_anything_of_the_candidate_ran_fails_all() -> None:
-    bench = Bench(lambda candidate: broken("fetch"))
+@pytest.mark.parametrize("stage", ["fetch", "fetch-draft"])
+def test_what_fails_before_anything_of_the_candidate_ran_fails_all(stage: str) -> None:
+    bench = Bench(lambda candidate: broken(stage))
     found = bench.run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
     assert len(bench.known) == 1
     assert found.best is None
+
+
+@pytest.mark.parametrize("stage", ["fetch-student", "fetch-teacher-1"])
+def test_a_student_or_teacher_that_cannot_be_fetched_fails_the_candidates_that_have_it(stage: str) -> None:
+    bench = Bench(lambda candidate: broken(stage) if candidate.steps else by_what(candidate))
+    found = bench.run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
+    assert len(bench.known) > 1
+    assert found.best is not None
 
 
 def test_given_blocks_come_first_and_take_part() -> None:
