@@ -175,7 +175,7 @@ def build(request: BuildRequest, store_uri: str, workdir: Path, threads: int) ->
                 places=places,
                 capacity=Capacity.of(workdir),
                 cache=cache,
-                materials=Materials(request.recipe, cache, places),
+                materials=Materials(request, cache, places),
                 toolchains=toolchains,
                 servers=servers,
                 threads=threads,

@@ -13,14 +13,13 @@ from enginewright_api.evidence import BenchmarkEvidence, QualityEvidence
 from enginewright_api.footprint import check_will_fit, footprint
 from enginewright_api.geometry import CheckpointSizes, Geometry
 from enginewright_api.manifest import Evidence
-from enginewright_api.optimization import Format, Quantization, QuantizationMethod
+from enginewright_api.optimization import Format, QuantizationMethod
 from enginewright_api.outcome import ArtifactReference, StageReport
 from enginewright_api.recipe import BuildRequest, Task
 from enginewright_api.serving_spec import Backend
-from enginewright_api.support import calibrates, toolchain_of, unavailable, unavailable_evidence
-from enginewright_builder.datasets.draw import Drawn, draw, without_leaks
+from enginewright_api.support import toolchain_of, unavailable, unavailable_evidence
+from enginewright_builder.datasets.draw import NOTHING, Drawn, draw
 from enginewright_builder.datasets.judged import check_kind, judged
-from enginewright_builder.datasets.rows import paired
 from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
 from enginewright_builder.drafting import check_draft, describe_draft
 from enginewright_builder.gate.looks import Look, most_rows, planned, settled
@@ -36,14 +35,12 @@ from enginewright_builder.stages.fetch import FETCH
 from enginewright_builder.stages.measure import ANSWERS, Baseline, Benchmark, Reference, Verify
 from enginewright_builder.stages.publish import Package, Publish, Restore, find_published, reference
 from enginewright_builder.stages.stage import Output
-from enginewright_builder.stages.transform import Settings, Transform, needs_training
+from enginewright_builder.stages.transform import Settings, Transform
 from enginewright_builder.toolchain.client import Toolchain, Toolchains
 from enginewright_builder.toolchain.environments import DEFAULT
 from enginewright_store.artifact import Published, read_evidence, write_evidence
 from enginewright_store.signing import SigningKey
 from enginewright_store.store import Store
-
-_NOTHING = Drawn("", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +159,7 @@ class Build:
         quantization = self.request.recipe.quantization
         learns = quantization is not None and quantization.method is QuantizationMethod.QAT
         if quantization is not None and learns:
-            rows, _ = self._calibration(quantization, evaluation)
+            rows, _ = self.materials.calibration(quantization, evaluation)
             source = self._transform("learn", source, quantization, rows)
         description = describe_engine(inspect(source.folder), recipe, self.request.accelerator.architecture)
         toolchain = self._toolchain(toolchain_of(recipe.task, recipe.backend), "export")
@@ -171,7 +168,7 @@ class Build:
         graph = self.cache.run(Export(source, description, self.request.toolchain.digest, toolchain))
         if quantization is not None and quantization.format is not Format.NONE:
             # What learnt its scales is not measured again.
-            calibration, leaked = (_NOTHING, 0) if learns else self._calibration(quantization, evaluation)
+            calibration, leaked = (NOTHING, 0) if learns else self.materials.calibration(quantization, evaluation)
             graph = self.cache.run(Quantize(source, graph, description, quantization, calibration, leaked, toolchain))
         draft = self._draft(drafter, toolchain) if drafter is not None else None
         return self.cache.run(Compile(source, graph, description, evaluation, toolchain, draft))
@@ -183,13 +180,13 @@ class Build:
         graph = self.cache.run(Export(drafter, description, digest, toolchain, name="draft-export"))
         weights = recipe.draft_weights
         return self.cache.run(
-            Quantize(drafter, graph, description, weights, _NOTHING, 0, toolchain, name="draft-quantize")
+            Quantize(drafter, graph, description, weights, NOTHING, 0, toolchain, name="draft-quantize")
         )
 
     def _transformed(self, source: Output, evaluation: Drawn) -> Output:
         """Distilled, pruned, factorised: in this order, whatever of it the recipe has."""
         recipe = self.request.recipe
-        rows = self._training(evaluation)
+        rows = self.materials.training(evaluation)
         distillation = recipe.distillation
         if distillation is not None:
             learner = self.materials.student() or source
@@ -197,7 +194,7 @@ class Build:
         if recipe.pruning is not None:
             source = self._transform("prune", source, recipe.pruning, rows)
         if recipe.low_rank is not None:
-            source = self._transform("factorize", source, recipe.low_rank, _NOTHING)
+            source = self._transform("factorize", source, recipe.low_rank, NOTHING)
         if recipe.early_exit is not None:
             source = self._transform("exit", source, recipe.early_exit, rows)
         return source
@@ -218,26 +215,8 @@ class Build:
         )
         return self.cache.run(stage)
 
-    def _training(self, evaluation: Drawn) -> Drawn:
-        recipe = self.request.recipe
-        if not needs_training(recipe):
-            return _NOTHING
-        rows, _ = without_leaks(
-            draw(recipe.training or self.request.evidence.dataset, "calibration", self.places), evaluation.rows
-        )
-        check_kind(rows, recipe.task)
-        return Drawn(rows.name, paired(rows.rows)) if recipe.task is Task.RERANKING else rows
-
     def _toolchain(self, name: str, stage: str) -> Toolchain:
         return self.toolchains.of(name, partial(self.cache.tell, stage))
-
-    def _calibration(self, quantization: Quantization, evaluation: Drawn) -> tuple[Drawn, int]:
-        if not calibrates(quantization):
-            return _NOTHING, 0
-        calibration = quantization.calibration
-        dataset = calibration.dataset or self.request.evidence.dataset
-        kept, leaked = without_leaks(draw(dataset, "calibration", self.places), evaluation.rows)
-        return kept.first(calibration.samples), leaked
 
     def _reference(self, baseline: Output, description: EngineDescription, rows: Drawn) -> Output:
         answered = self.cache.run(Reference(baseline, rows, description, self.servers, self.request.toolchain.digest))
@@ -278,7 +257,10 @@ class Build:
     ) -> Built:
         stages: tuple[StageReport, ...] = tuple(self.cache.reports)
         results = dict(self.cache.results)
-        package = self.cache.run(Package(self.request, description, source, engine, evidence, stages, results, started))
+        materials = tuple(self.materials.listed)
+        package = self.cache.run(
+            Package(self.request, description, source, materials, engine, evidence, stages, results, started)
+        )
         done = self.cache.run(Publish(package, self.store, self.signing_key)).result
         return Built(ArtifactReference.model_validate(done["artifact"]), Evidence.model_validate(done["evidence"]))
 

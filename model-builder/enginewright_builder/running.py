@@ -123,7 +123,7 @@ def _run(
             places=places,
             capacity=Capacity.of(places.workdir),
             cache=cache,
-            materials=Materials(request.recipe, cache, places),
+            materials=Materials(request, cache, places),
             toolchains=toolchains,
             servers=Pair(places, settings.threads, children),
             threads=settings.threads,

@@ -50,6 +50,12 @@ def published(builder: Builder, outcome: BuildOutcome) -> Manifest:
     return found[0]
 
 
+def materials(manifest: Manifest) -> list[str]:
+    """Names of what the provenance says the engine follows from."""
+    predicate: Any = manifest.provenance["predicate"]
+    return [item["name"] for item in predicate["buildDefinition"]["resolvedDependencies"]]
+
+
 def engine_files(manifest: Manifest) -> dict[str, str]:
     return {file.path: file.sha256 for file in manifest.files if not file.path.startswith("report.")}
 
@@ -84,6 +90,10 @@ def test_openvino_static_int8(shared: Builder) -> None:
     assert outcome.artifact.signature == signer.public.identity
     subjects: Any = manifest.provenance["subject"]
     assert {subject["name"] for subject in subjects} == {file.path for file in manifest.files}
+    assert materials(manifest) == ["source", "calibration-rows", "toolchain"]
+    (report,) = [file.sha256 for file in manifest.files if file.path == "report.html"]
+    page = store.read(f"artifacts/{manifest.key}/files/{report}").decode()
+    assert "<dt>Calibration rows</dt><dd>builtin:news-en" in page
 
 
 def test_what_its_class_cannot_hold_is_refused_and_the_sizes_are_told(fresh: Builder) -> None:

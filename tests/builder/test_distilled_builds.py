@@ -18,6 +18,8 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import Verdict
 from enginewright_api.recipe import BuildRequest, Recipe, build_key
 from enginewright_builder.datasets import news, reviews
+from enginewright_store import open_store
+from enginewright_store.artifact import read_manifest
 from tests.builder.building import OPENVINO_INT8, PACKAGE, Builder, request, states
 
 pytestmark = pytest.mark.timeout(900)
@@ -80,6 +82,14 @@ def test_a_student_of_two_teachers_becomes_an_int8_engine(machine: Builder, tmp_
     kept = [json.loads(file.read_bytes()) for file in (machine.work / "stages").glob("*/stage.json")]
     assert sorted(stage["name"] for stage in kept if stage["name"].startswith("fetch")) == ["fetch", "fetch-teacher-1"]
     assert [stage["result"]["teachers"] for stage in kept if stage["name"] == "distil"] == [2]
+    digests = {stage["name"]: stage["result"].get("sourceDigest") for stage in kept}
+    found = read_manifest(open_store(machine.store.as_uri()), outcome.key)
+    assert found is not None
+    predicate: Any = found[0].provenance["predicate"]
+    listed = {item["name"]: item for item in predicate["buildDefinition"]["resolvedDependencies"]}
+    assert list(listed) == ["source", "training-rows", "teacher-1", "calibration-rows", "toolchain"]
+    teacher = {"uri": (tmp_path / "second").as_uri(), "digest": {"sha256": digests["fetch-teacher-1"]}}
+    assert listed["teacher-1"] == {"name": "teacher-1", **teacher}
     assert outcome.evidence is not None
     assert 0.5 < outcome.evidence.quality.optimized < 0.999
     # 17.4 M parameters of 8 bits; all six layers would be 22.7 MB.

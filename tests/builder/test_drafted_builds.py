@@ -69,9 +69,12 @@ def engine(machine: Builder, half: Path) -> Path:
     assert {"fetch-draft", "draft-export", "draft-quantize"} <= set(states(reports))
     assert outcome.evidence is not None
     assert outcome.evidence.quality.optimized > 0.97, "drafts change nothing that is judged"
+    published = manifest(machine, asked)
     assert {f"engine/draft/openvino_model.{end}" for end in ("xml", "bin")} <= {
-        file["path"] for file in manifest(machine, asked)["files"]
+        file["path"] for file in published["files"]
     }
+    materials = published["provenance"]["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert [(item["name"], item["uri"]) for item in materials[1:-1]] == [("draft", half.as_uri())]
     assert outcome.evidence.benchmark.size_bytes > sum(
         path.stat().st_size for path in (folder / "engine").iterdir() if path.is_file()
     ), "the draft counts"

@@ -45,6 +45,10 @@ class Drawn:
         return Drawn(self.name, tuple(ordered))
 
 
+NOTHING = Drawn("", ())
+"""Where no rows are looked at."""
+
+
 def draw(dataset: Dataset, purpose: Purpose, places: Places) -> Drawn:
     """All rows, shuffled by content (a digest, no random numbers): equal sets give equal draws on every machine.
 

@@ -15,6 +15,7 @@ from enginewright_api.model_base import ApiModel
 from enginewright_api.optimization import Profile
 from enginewright_api.outcome import StageReport
 from enginewright_api.recipe import BuildRequest
+from enginewright_builder.provenance import Material
 
 _ELSEWHERE = frozenset({"message", "evidence", "sourceDigest", "manifest", "artifact"})
 """What a report shows in another place."""
@@ -27,6 +28,8 @@ class ReportFacts(ApiModel):
     description: EngineDescription
     source_digest: str
     parameters: int
+    materials: tuple[Material, ...] = ()
+    """All that the engine's bytes follow from, the source among it; reports of older builders have none."""
     evidence: Evidence
     stages: tuple[StageReport, ...]
     results: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -10,6 +10,7 @@ import jinja2
 
 from enginewright_api.evidence import QualityEvidence, Verdict, judge, rows_wanted
 from enginewright_api.goals import goal
+from enginewright_builder.provenance import SOURCE
 from enginewright_builder.report.changes import Change, changes, sensitivity
 from enginewright_builder.report.facts import CandidateFacts, ModelFacts, ReportFacts
 from enginewright_builder.report.plots import latency_plot, pareto_plot, quality_plot, sensitivity_plot
@@ -117,6 +118,7 @@ def _details(facts: ReportFacts | None) -> dict[str, object]:
         "quality": quality,
         "benchmark": benchmark,
         "source": _source_name(facts),
+        "materials": [material for material in facts.materials if material.name != SOURCE],
         "format": _format_name(facts),
         "recipe": _recipe(facts),
         "bounds": _bounds(quality),

@@ -14,7 +14,7 @@ from enginewright_api.identity import canonical_json, digest_of
 from enginewright_api.manifest import Evidence, Manifest, RuntimeRequirement, artifact_prefix
 from enginewright_api.outcome import ArtifactReference, StageReport
 from enginewright_api.recipe import BuildRequest
-from enginewright_builder.provenance import statement
+from enginewright_builder.provenance import Material, statement
 from enginewright_builder.report.facts import ReportFacts, told_by
 from enginewright_builder.report.html import render_report
 from enginewright_builder.stages.stage import Output
@@ -38,6 +38,8 @@ class Package:
     request: BuildRequest
     description: EngineDescription
     source: Output
+    materials: tuple[Material, ...]
+    """All that the engine's bytes follow from, the source among it."""
     engine: Output
     evidence: Evidence
     stages: tuple[StageReport, ...]
@@ -64,6 +66,7 @@ class Package:
             description=self.description,
             source_digest=str(self.source.result["sourceDigest"]),
             parameters=int(self.source.result["parameters"]),
+            materials=self.materials,
             evidence=self.evidence,
             stages=self.stages,
             results=told_by(self.results),
@@ -86,7 +89,7 @@ class Package:
             files=files,
             evidence=self.evidence,
             provenance=statement(
-                self.request, facts.source_digest, files, started=_rfc3339(self.started), finished=_rfc3339(now)
+                self.request, self.materials, files, started=_rfc3339(self.started), finished=_rfc3339(now)
             ),
             created=facts.created,
         )

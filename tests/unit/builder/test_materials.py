@@ -1,4 +1,4 @@
-"""Which checkpoints a recipe names, and what is said of one that cannot be fetched."""
+"""Checkpoints and rows that a recipe names: how they are listed, and what is said of one that cannot be fetched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
 from enginewright_api.errors import DeterministicError, TransientError
-from enginewright_api.recipe import Recipe
+from enginewright_api.recipe import BuildRequest
+from enginewright_api.source import Dataset
+from enginewright_builder.datasets.draw import NOTHING, draw
 from enginewright_builder.failures import StageError
 from enginewright_builder.materials import Materials
 from enginewright_builder.places import Places
@@ -42,9 +44,29 @@ def stored(uri: str) -> dict[str, Any]:
 
 def materials(root: Path, source: str, **blocks: Any) -> Materials:
     places = Places(root / "work", root, root, root)
+    places.scratch.mkdir(parents=True)
     cache = StageCache(places, open_store((root / "store").as_uri()), JsonLines(io.StringIO()), [])
     recipe = {"source": stored(source), "task": "Embedding", "backend": "OpenVINO", "limits": {}}
-    return Materials(Recipe.model_validate(recipe | blocks), cache, places)
+    request = {
+        "key": "0" * 64, "recipe": recipe | blocks, "toolchain": {"image": "local", "digest": "d" * 64},
+        "accelerator": {"acceleratorClass": "cpu", "vendor": "cpu"},
+        "evidence": {
+            "dataset": stored((root / "judged.txt").as_uri()), "metric": "CosineSimilarity", "maxDrop": 0.01,
+            "confidence": 0.95, "samples": 8,
+        },
+    }  # fmt: skip
+    return Materials(BuildRequest.model_validate(request), cache, places)
+
+
+def rows(path: Path, *texts: str) -> dict[str, Any]:
+    path.write_text("\n".join(texts))
+    return stored(path.as_uri())
+
+
+def listed(subject: Materials) -> dict[str, tuple[str, str]]:
+    """URI and digest by name."""
+    assert len({material.name for material in subject.listed}) == len(subject.listed)
+    return {material.name: (material.uri, material.sha256) for material in subject.listed}
 
 
 def distilled(*teachers: str, student: str | None = None) -> dict[str, Any]:
@@ -71,13 +93,21 @@ def test_each_checkpoint_is_fetched_under_a_name_of_its_own(tmp_path: Path) -> N
     found = [subject.draft(), subject.student(), *subject.teachers(source)]
     assert [output.key for output in found if output is not None].count(source.key) == 1, "the teacher `self`"
     assert set(subject.cache.results) == {"fetch", "fetch-draft", "fetch-student", "fetch-teacher-1"}
-    assert len({result["sourceDigest"] for result in subject.cache.results.values()}) == 4
+    digests = {name: result["sourceDigest"] for name, result in subject.cache.results.items()}
+    assert len(set(digests.values())) == 4
+    assert listed(subject) == {
+        "source": (uris[0], digests["fetch"]),
+        "draft": (uris[1], digests["fetch-draft"]),
+        "student": (uris[2], digests["fetch-student"]),
+        "teacher-1": (uris[3], digests["fetch-teacher-1"]),
+    }
 
 
 def test_a_recipe_without_others_fetches_its_source_alone(tmp_path: Path) -> None:
     subject = materials(tmp_path, checkpoint(tmp_path / "source", 0))
     source = subject.source()
     assert (subject.draft(), subject.student(), subject.teachers(source)) == (None, None, ())
+    assert list(listed(subject)) == ["source"]
 
 
 def test_one_checkpoint_in_two_places_is_copied_once(tmp_path: Path) -> None:
@@ -85,6 +115,42 @@ def test_one_checkpoint_in_two_places_is_copied_once(tmp_path: Path) -> None:
     subject = materials(tmp_path, uri, **distilled(uri))
     source = subject.source()
     assert subject.teachers(source) == (source,)
+
+
+def test_rows_are_listed_as_they_are_used(tmp_path: Path) -> None:
+    judged = rows(tmp_path / "judged.txt", "one row", "another row")
+    taught = rows(tmp_path / "taught.txt", "a row to learn from", "one row", "one more to learn from")
+    measured = rows(tmp_path / "measured.txt", *(f"row number {number}" for number in range(9)))
+    quantization = {"format": "INT8", "method": "MinMax", "calibration": {"samples": 4, "dataset": measured}}
+    blocks = {**distilled("self"), "training": taught, "quantization": quantization}
+    subject = materials(tmp_path, checkpoint(tmp_path / "source", 0), **blocks)
+    evaluation = draw(Dataset.model_validate(judged), "evaluation", subject.places)
+    asked = subject.request.recipe.quantization
+    assert asked is not None
+    calibration, _ = subject.calibration(asked, evaluation)
+    training = subject.training(evaluation)
+    assert (len(calibration.rows), len(training.rows)) == (4, 2)
+    assert listed(subject) == {
+        "calibration-rows": ((tmp_path / "measured.txt").as_uri(), calibration.digest),
+        "training-rows": ((tmp_path / "taught.txt").as_uri(), training.digest),
+    }
+
+
+def test_rows_of_the_gate_are_listed_where_they_shape_the_engine(tmp_path: Path) -> None:
+    judged = rows(tmp_path / "judged.txt", *(f"row number {number}" for number in range(9)))
+    blocks = {**distilled("self"), "quantization": {"format": "INT8", "method": "Dynamic"}}
+    subject = materials(tmp_path, checkpoint(tmp_path / "source", 0), **blocks)
+    asked = subject.request.recipe.quantization
+    assert asked is not None
+    assert subject.calibration(asked, NOTHING) == (NOTHING, 0)
+    training = subject.training(draw(Dataset.model_validate(judged), "evaluation", subject.places).first(3))
+    assert listed(subject) == {"training-rows": ((tmp_path / "judged.txt").as_uri(), training.digest)}
+
+
+def test_a_recipe_that_looks_at_no_rows_lists_none(tmp_path: Path) -> None:
+    subject = materials(tmp_path, checkpoint(tmp_path / "source", 0))
+    assert subject.training(NOTHING) == NOTHING
+    assert subject.listed == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from enginewright_api.manifest import Evidence
 from enginewright_api.operation_spec import Metric
 from enginewright_api.optimization import Profile
 from enginewright_api.outcome import StageReport, StageState
+from enginewright_builder.provenance import Material
 from enginewright_builder.report.changes import changes, sensitivity
 from enginewright_builder.report.facts import CandidateFacts, ModelFacts, ReportFacts, told_by
 from enginewright_builder.report.html import render_model, render_report
@@ -234,6 +235,19 @@ def test_every_figure_of_a_build_comes_from_its_facts() -> None:
     for figure in figures:
         digits = len(figure.partition(".")[2])
         assert any(round(value, digits) == float(figure) for value in known), f"{figure} is nowhere in the facts"
+
+
+def test_all_that_the_engine_follows_from_is_told_once() -> None:
+    given = {"source": "pkg:pypi/a@1", "teacher-1": "s3://models/<teacher>", "training-rows": "builtin:news-en"}
+    materials = tuple(Material(name=name, uri=uri, sha256=f"{number}" * 64)
+                      for number, (name, uri) in enumerate(given.items(), start=1))  # fmt: skip
+    page = render_report(build().model_copy(update={"materials": materials}))
+    text = Page(page).text
+    provenance = text[text.index("Provenance") :]
+    for told in ("Teacher 1", "s3://models/<teacher>", "2" * 64, "Training rows", "builtin:news-en", "3" * 64):
+        assert provenance.count(told) == 1
+    assert provenance.count("Source") == 1, "the source has its line already"
+    assert "<teacher>" not in page, "texts are escaped"
 
 
 def test_changed_evidence_changes_the_page() -> None:

@@ -123,7 +123,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         **_below("optimization.fallbacks[].lowRank.", LOW_RANK),
         **_below("optimization.quantization.", QUANTIZATION),
         **_below("optimization.quantization.calibration.dataset.", DATASET),
-        "optimization.quantization.calibration.samples": (f"{BUILDER}.build", "calibration.samples"),
+        "optimization.quantization.calibration.samples": (f"{BUILDER}.materials", "calibration.samples"),
         "optimization.quantization.calibration.maxTokens": (
             f"{BUILDER}.toolchain.process",
             "calibration.max_tokens",
