@@ -370,8 +370,12 @@ def _engine(recipe: Recipe, vendor: str) -> list[Unavailable]:
     backend = recipe.backend
     rows = [row for row in SUPPORTED if row.backend is backend and recipe.task in row.tasks]
     if not rows:
-        names = ", ".join(dict.fromkeys(row.backend.value for row in SUPPORTED))
-        return [("engine.backend", f"backend {backend.value} is not available yet; available are {names}")]
+        able = [row for row in SUPPORTED if recipe.task in row.tasks]
+        names = ", ".join(dict.fromkeys(row.backend.value for row in able))
+        others = dict.fromkeys(row.vendor for row in able)
+        where = "" if vendor in others else f" on a class of vendor {', '.join(others)}"
+        task = recipe.task.value
+        return [("engine.backend", f"backend {backend.value} is not available for task {task} yet; use {names}{where}")]
     vendors = ", ".join(dict.fromkeys(row.vendor for row in rows))
     rows = [row for row in rows if row.vendor == vendor]
     if not rows:

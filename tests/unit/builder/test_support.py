@@ -54,6 +54,24 @@ def test_every_row_of_the_table_can_be_built_with_each_of_its_methods(row: Any) 
             assert unavailable(recipe(task=task, backend=row.backend, quantization=block, **flavor), facts) == []
 
 
+@pytest.mark.parametrize("task", Task)
+def test_a_backend_without_the_task_names_those_that_have_it(task: Task) -> None:
+    able = {row.backend for row in SUPPORTED if task in row.tasks}
+    for backend in set(Backend) - able - {Backend.AUTO}:
+        (sentence,) = [said for field, said in unavailable(recipe(task=task, backend=backend), CPU)
+                       if field == "engine.backend"]  # fmt: skip
+        refused, _, wanted = sentence.partition("; use ")
+        assert refused == f"backend {backend.value} is not available for task {task.value} yet"
+        assert set(wanted.split(", ")) == {found.value for found in able}
+
+
+def test_what_no_backend_of_a_class_can_build_is_sent_to_another_class() -> None:
+    facts = AcceleratorFacts(accelerator_class="gpu", vendor="nvidia", compute_capability="9.0")
+    wanted = recipe(task="TokenClassification", backend="TensorRT", quantization=None)
+    assert ("engine.backend", "backend TensorRT is not available for task TokenClassification yet;"
+            " use OpenVINO, ONNXRuntime, Torch on a class of vendor cpu") in unavailable(wanted, facts)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("format_", "method", "backend", "resolved"),
     [
