@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections import Counter
+from collections.abc import Sequence
 
 from enginewright_api.cpu import gains_from_bf16
 from enginewright_api.engine_description import TOKEN_SCORES, EngineDescription, ExitPart, ExitPoint, Pooling
@@ -68,6 +70,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, archit
             "InvalidCheckpoint",
             f"config.json: id2label has {len(labels)} classes; task Reranking needs a head with one output, the score",
         )
+    _check_distinct(labels)
     inputs = ["input_ids", "attention_mask"]
     if int(config.get("type_vocab_size") or 0) > 1:
         inputs.append("token_type_ids")
@@ -100,6 +103,17 @@ def describe_engine(checkpoint: Checkpoint, recipe: Recipe, architecture: str = 
     if recipe.backend is Backend.TORCH and recipe.task is not Task.TEXT_GENERATION:
         return found.model_copy(update={"entry": "model.pt2"})
     return found
+
+
+def _check_distinct(labels: Sequence[str]) -> None:
+    """Answers and rows name classes: those that share a name cannot be told apart, nor judged."""
+    name, times = Counter(labels).most_common(1)[0] if labels else ("", 1)
+    if times > 1:
+        numbers = ", ".join(str(number) for number, label in enumerate(labels) if label == name)
+        raise DeterministicError(
+            "InvalidCheckpoint",
+            f"config.json: id2label names classes {numbers[:80]} {name[:80]!r}; give each class a name of its own",
+        )
 
 
 def _with_exit(whole: EngineDescription, checkpoint: Checkpoint) -> EngineDescription:

@@ -291,6 +291,32 @@ def test_a_classifier_is_described_with_its_labels_in_order(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("task", "head"),
+    [
+        (Task.CLASSIFICATION, "BertForSequenceClassification"),
+        (Task.TOKEN_CLASSIFICATION, "BertForTokenClassification"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ({"0": "B-PER", "1": "O", "2": "B-PER"}, "names classes 0, 2 'B-PER'"),
+        ({"1": "LABEL", "2": "LABEL", "0": "LABEL"}, "names classes 0, 1, 2 'LABEL'"),
+        ({"0": 1, "1": "1"}, "names classes 0, 1 '1'"),
+    ],
+)
+def test_classes_that_share_a_name_are_refused(
+    tmp_path: Path, task: Task, head: str, labels: dict[str, Any], sentence: str
+) -> None:
+    folder = checkpoint(tmp_path)
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"architectures": [head], "id2label": labels}))
+    with pytest.raises(DeterministicError) as caught:
+        describe(inspect(folder), recipe(task=task), Backend.TORCH)
+    assert caught.value.reason == "InvalidCheckpoint"
+    assert caught.value.message == f"config.json: id2label {sentence}; give each class a name of its own"
+
+
+@pytest.mark.parametrize(
     ("quantization", "hint"),
     [(None, "f32"), ({"format": "FP16"}, "f32"), ({"format": "BF16"}, "bf16"), ({"format": "INT8"}, "f32")],
 )
