@@ -84,6 +84,9 @@ class EngineBuildStatus(ApiModel):
         description="Sizes of the source's checkpoint, from when it was fetched: what else is asked of this source is "
         "held against its class's memory before a build begins.",
     )
+    draft_checkpoint: CheckpointSizes | None = Field(
+        default=None, description="Sizes of the checkpoint of the model that drafts; it takes memory as well."
+    )
     artifact: ArtifactReference | None = Field(default=None, description="Where the engine is.")
     evidence: Annotated[list[MeasuredEvidence], Field(max_length=8)] = Field(
         default_factory=list, description="What was measured."

@@ -39,7 +39,8 @@ class StageReport(ApiModel):
 class StageLine(StageReport):
     """The same on a builder's stdout, with what the stage brought."""
 
-    checkpoint: CheckpointSizes | None = Field(default=None, description="Sizes of the checkpoint it fetched.")
+    checkpoint: CheckpointSizes | None = Field(default=None, description="Sizes of the source's checkpoint.")
+    draft_checkpoint: CheckpointSizes | None = Field(default=None, description="Sizes of the draft's checkpoint.")
 
     def report(self) -> StageReport:
         """What stays in a status: shares of a stage change all the time and would make every look a write."""
@@ -92,6 +93,7 @@ class BuildOutcome(ApiModel):
     failure: Failure | None = Field(default=None, description="Set on failure.")
     stages: list[StageReport] = Field(default_factory=list, description="Each stage's final report.")
     checkpoint: CheckpointSizes | None = Field(default=None, description="Sizes of the source's checkpoint.")
+    draft_checkpoint: CheckpointSizes | None = Field(default=None, description="Sizes of the draft's checkpoint.")
     peak_memory_bytes: int = Field(default=0, description="Largest resident size of the builder and its children.")
     seconds: float = Field(default=0.0, description="Wall time.")
 

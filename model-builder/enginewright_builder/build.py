@@ -21,10 +21,10 @@ from enginewright_api.support import toolchain_of, unavailable, unavailable_evid
 from enginewright_builder.datasets.draw import NOTHING, Drawn, draw
 from enginewright_builder.datasets.judged import check_kind, judged
 from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
-from enginewright_builder.drafting import check_draft, describe_draft
+from enginewright_builder.drafting import check_draft, describe_draft, geometry_of_draft
 from enginewright_builder.gate.looks import Look, most_rows, planned, settled
 from enginewright_builder.gate.quality import compare, compare_words
-from enginewright_builder.materials import Materials
+from enginewright_builder.materials import FETCH_DRAFT, Materials
 from enginewright_builder.places import Places
 from enginewright_builder.resources import Capacity, check_fits
 from enginewright_builder.servers.pair import Pair
@@ -80,7 +80,7 @@ class Build:
         checkpoint = inspect(source.folder)
         check_limits(checkpoint, recipe)
         geometry = Geometry.of(checkpoint.config)
-        self.cache.tell_sizes(FETCH, CheckpointSizes.of(geometry))
+        self.cache.tell_sizes(FETCH, checkpoint=CheckpointSizes.of(geometry))
         description = describe(checkpoint, recipe, recipe.backend)
         drafter = self._drafter(checkpoint, description)
         self._check_memory(geometry, checkpoint.float32_bytes, drafter)
@@ -143,13 +143,15 @@ class Build:
             return None
         found = self.materials.draft()
         if found is not None:
-            check_draft(inspect(found.folder), checkpoint, self.request.recipe, generation.max_context_tokens)
+            draft = inspect(found.folder)
+            check_draft(draft, checkpoint, self.request.recipe, generation.max_context_tokens)
+            self.cache.tell_sizes(FETCH_DRAFT, draft_checkpoint=CheckpointSizes.of(geometry_of_draft(draft)))
         return found
 
     def _check_memory(self, geometry: Geometry, float32_bytes: int, drafter: Output | None) -> None:
         """Of what is built, then of the build. Raises DeterministicError WillNotFit, BuildWillNotFit."""
         beside = inspect(drafter.folder) if drafter is not None else None
-        draft = Geometry.of(beside.config) if beside is not None else None
+        draft = geometry_of_draft(beside) if beside is not None else None
         check_will_fit(footprint(geometry, self.request.recipe, draft), self.request.accelerator)
         check_fits(float32_bytes + (beside.float32_bytes if beside is not None else 0), self.capacity)
 

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
+from enginewright_api.geometry import Geometry
 from enginewright_api.recipe import Recipe
 from enginewright_builder.description import describe
 from enginewright_builder.generation_description import DRAFT_ENTRY
@@ -18,6 +19,12 @@ def describe_draft(draft: Checkpoint, recipe: Recipe) -> EngineDescription:
     """engine.json of the draft, were it served alone. Raises DeterministicError InvalidCheckpoint."""
     with told_of(DRAFT):
         return describe(draft, recipe.for_draft(), recipe.backend)
+
+
+def geometry_of_draft(draft: Checkpoint) -> Geometry:
+    """Its sizes. Raises DeterministicError InvalidCheckpoint."""
+    with told_of(DRAFT):
+        return Geometry.of(draft.config)
 
 
 def check_draft(draft: Checkpoint, model: Checkpoint, recipe: Recipe, context_tokens: int) -> None:

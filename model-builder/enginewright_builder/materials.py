@@ -24,6 +24,9 @@ from enginewright_builder.stages.fetch import FETCH, Fetch
 from enginewright_builder.stages.stage import Output
 from enginewright_builder.stages.transform import needs_training
 
+_DRAFT = "draft"
+FETCH_DRAFT = f"{FETCH}-{_DRAFT}"
+
 
 @dataclass(frozen=True, slots=True)
 class Materials:
@@ -43,7 +46,7 @@ class Materials:
     def draft(self) -> Output | None:
         """The model that drafts; None where none does."""
         source = self.request.recipe.draft_source
-        return None if source is None else self._fetched("draft", source, DRAFT)
+        return None if source is None else self._fetched(_DRAFT, source, DRAFT)
 
     def student(self) -> Output | None:
         """The model that learns; None where it is made of the source's layers."""

@@ -56,13 +56,15 @@ def build(settings: Settings) -> BuildOutcome:
             children.close()
             progress.close()
             shutil.rmtree(settings.places.scratch, ignore_errors=True)
+    lines = [report for report in reports if isinstance(report, StageLine)]
     return BuildOutcome(
         key=request.key,
         artifact=built.artifact if built else None,
         evidence=built.evidence if built else None,
         failure=failure,
         stages=_last_of_each(reports),
-        checkpoint=next((line.checkpoint for line in reports if isinstance(line, StageLine)), None),
+        checkpoint=next((line.checkpoint for line in lines if line.checkpoint), None),
+        draft_checkpoint=next((line.draft_checkpoint for line in lines if line.draft_checkpoint), None),
         peak_memory_bytes=memory.peak_bytes,
         seconds=round(time.monotonic() - begun, 2),
     )

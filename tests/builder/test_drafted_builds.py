@@ -69,6 +69,9 @@ def engine(machine: Builder, half: Path) -> Path:
     assert {"fetch-draft", "draft-export", "draft-quantize"} <= set(states(reports))
     assert outcome.evidence is not None
     assert outcome.evidence.quality.optimized > 0.97, "drafts change nothing that is judged"
+    assert outcome.checkpoint is not None
+    assert outcome.draft_checkpoint is not None
+    assert (outcome.checkpoint.layers, outcome.draft_checkpoint.layers) == (4, 2)
     published = manifest(machine, asked)
     assert {f"engine/draft/openvino_model.{end}" for end in ("xml", "bin")} <= {
         file["path"] for file in published["files"]

@@ -30,13 +30,15 @@ def looking(world: World, otherwise: Builder) -> Builder:
     """Builders that read the checkpoint, and hold the engine against the class, as the real one does."""
 
     def build(attempt: Attempt) -> Any:
+        recipe, accelerator = attempt.request.recipe, attempt.request.accelerator
+        draft = SIZES if recipe.draft_source is not None else None
         try:
-            check_will_fit(footprint(SIZES.geometry, attempt.request.recipe), attempt.request.accelerator)
+            check_will_fit(footprint(SIZES.geometry, recipe, draft.geometry if draft else None), accelerator)
             outcome = otherwise(attempt)
         except DeterministicError as error:
             outcome = failure(attempt.key, FailureClass.DETERMINISTIC, error.reason, error.message, stage="")
         assert isinstance(outcome, BuildOutcome)
-        return outcome.model_copy(update={"checkpoint": SIZES})
+        return outcome.model_copy(update={"checkpoint": SIZES, "draft_checkpoint": draft})
 
     return build
 
@@ -98,3 +100,21 @@ async def test_a_rung_that_does_not_fit_is_passed_over_without_a_build(fake_worl
     assert status["rungs"][0]["message"].startswith("will not fit: serving needs about 2.")
     assert [attempt.format for attempt in fake_world.kubelet.attempts] == ["INT8", "INT8"]
     assert await fake_world.names(CONFIG_MAP)
+
+
+async def test_a_draft_counts_once_a_builder_has_told_its_sizes(fake_world: World) -> None:
+    fake_world.kubelet.builder = looking(fake_world, fake_world.published())
+    draft = {"method": "DraftModel", "draft": {"source": {"objectStore": {"uri": "s3://models/draft"}}}}
+    await fake_world.cluster.apply(accelerator_class(memoryGiB=5))
+    said = []
+    for batch in (8, 6, 4):
+        await fake_world.apply(task="TextGeneration", runtime={"speculativeDecoding": draft}, **limits(batch, 2048))
+        await fake_world.settle()
+        said.append((*(await fake_world.condition("Accepted"))[:2], len(fake_world.kubelet.attempts)))
+    assert said == [
+        ("False", "WillNotFit", 1),
+        ("False", "WillNotFit", 1),  # the model alone would fit
+        ("True", "Valid", 2),
+    ]
+    found = [await fake_world.one(ENGINE_BUILD, name) for name in await fake_world.names(ENGINE_BUILD)]
+    assert [build["status"]["draftCheckpoint"] for build in found if build is not None] == [SIZES.wire()] * len(found)

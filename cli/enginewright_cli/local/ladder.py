@@ -141,6 +141,7 @@ def _status_after(outcome: BuildOutcome, attempts: int) -> EngineBuildStatus:
     told: dict[str, Any] = {
         "stages": outcome.stages,
         "checkpoint": outcome.checkpoint,
+        "draft_checkpoint": outcome.draft_checkpoint,
         "resources": resources,
         "attempts": attempts,
     }

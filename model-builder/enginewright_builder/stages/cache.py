@@ -85,10 +85,12 @@ class StageCache:
             StageReport(name=name, state=StageState.RUNNING, fraction=round(fraction, 3), message=message)
         )
 
-    def tell_sizes(self, name: str, sizes: CheckpointSizes) -> None:
+    def tell_sizes(
+        self, name: str, *, checkpoint: CheckpointSizes | None = None, draft_checkpoint: CheckpointSizes | None = None
+    ) -> None:
         """Of the checkpoint that a stage has brought: its last line once more, with them."""
         last = next(report for report in reversed(self.reports) if report.name == name)
-        line = StageLine(**last.model_dump(), checkpoint=sizes)
+        line = StageLine(**last.model_dump(), checkpoint=checkpoint, draft_checkpoint=draft_checkpoint)
         self.reports.append(line)
         self._progress.tell(line)
 

@@ -17,7 +17,6 @@ from enginewright_api.engine_build import (
 )
 from enginewright_api.errors import FailureClass, first_problem
 from enginewright_api.evidence import EvidenceRequest
-from enginewright_api.geometry import CheckpointSizes
 from enginewright_api.names import LABEL_EVIDENCE
 from enginewright_api.outcome import ArtifactReference, Failure, StageReport
 
@@ -25,7 +24,7 @@ from .attempts import GiveUp, Later, Start, Working, course
 from .conditions import Finding, in_transition, is_false, is_true, merged, rfc3339
 from .effects import Apply, Create, Effect, Emit, Object, PatchStatus, Plan, Reference, RequeueAfter
 from .job_outcomes import JobView, view_job
-from .progress import sizes_in, stages_in
+from .progress import ToldSizes, sizes_in, stages_in
 from .reading import mapping
 from .render.jobs import build_job, recipe_config_map
 from .snapshot import BuildSnapshot
@@ -46,7 +45,7 @@ class Known:
     """Attempts, oldest first: view, evidence label, time it ended."""
     artifact: ArtifactReference | None
     evidence: dict[str, MeasuredEvidence]
-    checkpoint: CheckpointSizes | None
+    sizes: ToldSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +107,20 @@ def _known(snapshot: BuildSnapshot, build: EngineBuild) -> Known:
                 request_digest=item.request_digest, quality=item.quality, benchmark=item.benchmark
             )
             evidence.setdefault(item.request_digest, measured)
-    return Known(tuple(views), artifact, evidence, build.status.checkpoint or _sizes(snapshot, views))
+    return Known(tuple(views), artifact, evidence, _sizes(snapshot, build.status, views))
 
 
-def _sizes(snapshot: BuildSnapshot, views: Sequence[tuple[JobView, str, str | None]]) -> CheckpointSizes | None:
-    """As a builder reported them at its end, or tells them while it runs."""
-    reported = [view.outcome.checkpoint for view, _, _ in views if view.outcome is not None]
-    told = [sizes_in(log) for log in snapshot.logs.values()]
-    return next((sizes for sizes in (*reported, *told) if sizes is not None), None)
+def _sizes(
+    snapshot: BuildSnapshot, status: EngineBuildStatus, views: Sequence[tuple[JobView, str, str | None]]
+) -> ToldSizes:
+    """As known before, as a builder reported them at its end, or as it tells them while it runs."""
+    outcomes = [view.outcome for view, _, _ in views if view.outcome is not None]
+    found = ToldSizes(status.checkpoint, status.draft_checkpoint)
+    for outcome in outcomes:
+        found = found.completed(ToldSizes(outcome.checkpoint, outcome.draft_checkpoint))
+    for log in snapshot.logs.values():
+        found = found.completed(sizes_in(log))
+    return found
 
 
 def _visit(snapshot: BuildSnapshot, build: EngineBuild, known: Known, attempts: int, now: datetime) -> Visit:
@@ -238,7 +243,8 @@ def _status(
         conditions=merged(findings, old.conditions, generation=generation, now=now),
         phase=visit.phase,
         stages=list(visit.stages) if visit.stages is not None else old.stages,
-        checkpoint=known.checkpoint,
+        checkpoint=known.sizes.checkpoint,
+        draft_checkpoint=known.sizes.draft,
         artifact=known.artifact,
         evidence=list(known.evidence.values()),
         failure=visit.failure,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -16,9 +17,24 @@ def stages_in(log: str) -> list[StageReport]:
     return list(stages.values())[:32]
 
 
-def sizes_in(log: str) -> CheckpointSizes | None:
-    """What the builder has told of the checkpoint."""
-    return next((line.checkpoint for line in _lines(log) if line.checkpoint is not None), None)
+@dataclass(frozen=True, slots=True)
+class ToldSizes:
+    """Of the checkpoints that a build fetches; None where not told."""
+
+    checkpoint: CheckpointSizes | None = None
+    draft: CheckpointSizes | None = None
+
+    def completed(self, other: ToldSizes) -> ToldSizes:
+        """With what another one has told and this one has not."""
+        return ToldSizes(self.checkpoint or other.checkpoint, self.draft or other.draft)
+
+
+def sizes_in(log: str) -> ToldSizes:
+    """What the builder has told of its checkpoints."""
+    found = ToldSizes()
+    for line in _lines(log):
+        found = found.completed(ToldSizes(line.checkpoint, line.draft_checkpoint))
+    return found
 
 
 def _lines(log: str) -> Iterator[StageLine]:

@@ -35,8 +35,12 @@ def misfit(snapshot: ModelSnapshot, rung: Rung) -> Failure | None:
     sizes = known_sizes(snapshot, rung.recipe.source)
     if sizes is None:
         return None
+    drafts = rung.recipe.draft_source
+    draft = known_sizes(snapshot, drafts) if drafts is not None else None
     try:
-        check_will_fit(footprint(sizes.geometry, rung.recipe), rung.accelerator)
+        # Without the draft's sizes the model alone is counted, which is less.
+        found = footprint(sizes.geometry, rung.recipe, draft.geometry if draft is not None else None)
+        check_will_fit(found, rung.accelerator)
     except DeterministicError as error:
         return Failure(
             failure_class=FailureClass.DETERMINISTIC, reason=error.reason, message=error.message, retryable=False
@@ -45,15 +49,19 @@ def misfit(snapshot: ModelSnapshot, rung: Rung) -> Failure | None:
 
 
 def known_sizes(snapshot: ModelSnapshot, source: Source) -> CheckpointSizes | None:
-    """As a build of this model told them that has fetched this very source."""
+    """As a build of this model told them that has fetched this very source, to build from or to draft with."""
+    wanted = source.wire()
     for build in snapshot.owned_builds:
-        told = mapping(build, "status", "checkpoint")
-        if not told or mapping(build, "spec", "recipe").get("source") != source.wire():
-            continue
-        try:
-            return CheckpointSizes.model_validate(told)
-        except ValidationError:
-            continue
+        own = mapping(build, "spec", "recipe"), "checkpoint"
+        drafts = mapping(build, "spec", "recipe", "speculativeDecoding", "draft"), "draftCheckpoint"
+        for block, field in (own, drafts):
+            told = mapping(build, "status", field)
+            if not told or block.get("source") != wanted:
+                continue
+            try:
+                return CheckpointSizes.model_validate(told)
+            except ValidationError:
+                continue
     return None
 
 

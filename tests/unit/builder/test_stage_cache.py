@@ -22,7 +22,7 @@ from enginewright_builder.places import Places
 from enginewright_builder.progress import JsonLines
 from enginewright_builder.stages.cache import StageCache
 from enginewright_builder.stages.stage import Output
-from enginewright_operator.core.progress import sizes_in, stages_in
+from enginewright_operator.core.progress import ToldSizes, sizes_in, stages_in
 from enginewright_store import open_store
 
 
@@ -96,10 +96,17 @@ def test_sizes_are_told_with_the_stage_that_brought_them(world: World) -> None:
         layers=6, width=384, heads=12, key_value_heads=12, head_width=32, neurons=1536, vocabulary=100, positions=0,
         gated=False, tied=True,
     )  # fmt: skip
-    cache.tell_sizes(stage.name, sizes)
+    cache.tell_sizes(stage.name, checkpoint=sizes)
+    assert sizes_in(world.lines.getvalue()) == ToldSizes(sizes)
+    draft = sizes.model_copy(update={"layers": 2})
+    cache.run(Writing("draft", name="fetch-draft"))
+    cache.tell_sizes("fetch-draft", draft_checkpoint=draft)
     log = world.lines.getvalue()
-    assert sizes_in(log) == sizes
-    assert [(report.name, report.state) for report in stages_in(log)] == [(stage.name, StageState.SUCCEEDED)]
+    assert sizes_in(log) == ToldSizes(sizes, draft)
+    assert [(report.name, report.state) for report in stages_in(log)] == [
+        (stage.name, StageState.SUCCEEDED),
+        ("fetch-draft", StageState.SUCCEEDED),
+    ]
 
 
 def test_another_input_is_another_result(world: World) -> None:

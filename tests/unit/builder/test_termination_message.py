@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from enginewright_api.errors import FailureClass
 from enginewright_api.evidence import BenchmarkEvidence, Measurement, QualityEvidence, Verdict
+from enginewright_api.geometry import CheckpointSizes
 from enginewright_api.manifest import Evidence
 from enginewright_api.operation_spec import Metric
 from enginewright_api.outcome import (
@@ -35,6 +36,12 @@ def measurement(figure: float) -> Measurement:
     return Measurement.model_validate(
         {name: 1 if name in ("batch_size", "tokens", "output_tokens") else figure for name in Measurement.model_fields}
     )
+
+
+SIZES = CheckpointSizes(
+    layers=1000, width=10**6, heads=1000, key_value_heads=1000, head_width=1000, neurons=10**7, vocabulary=10**7,
+    positions=10**7, gated=False, tied=False, experts=1000, decoder=False,
+)  # fmt: skip
 
 
 @st.composite
@@ -73,9 +80,10 @@ def outcomes(draw: Any) -> BuildOutcome:
         StageReport(name=f"stage{index}", state=StageState.SUCCEEDED, message=draw(TEXT))
         for index in range(draw(st.integers(0, 12)))
     ]
+    told = {name: draw(st.sampled_from([None, SIZES])) for name in ("checkpoint", "draft_checkpoint")}
     if draw(st.booleans()):
         artifact = ArtifactReference(uri=draw(TEXT), digest="c" * 64, signature=draw(TEXT))
-        return BuildOutcome(key=KEY, artifact=artifact, evidence=draw(evidences()), stages=stages)
+        return BuildOutcome(key=KEY, artifact=artifact, evidence=draw(evidences()), stages=stages, **told)
     failure = Failure(
         failure_class=draw(st.sampled_from(FailureClass)),
         stage=draw(TEXT),
@@ -84,7 +92,7 @@ def outcomes(draw: Any) -> BuildOutcome:
         retryable=draw(st.booleans()),
         log_tail=draw(TEXT),
     )
-    return BuildOutcome(key=KEY, failure=failure, stages=stages)
+    return BuildOutcome(key=KEY, failure=failure, stages=stages, **told)
 
 
 @given(outcomes())

@@ -104,4 +104,44 @@ def test_where_no_class_has_room_each_says_so() -> None:
     assert "class two has 16 GiB" in message
 
 
+DECODER = CheckpointSizes(
+    layers=32, width=4096, heads=32, key_value_heads=8, head_width=128, neurons=14336, vocabulary=32000, positions=0,
+    gated=True, tied=False, decoder=True,
+).wire()  # fmt: skip
+"""Seven billion weights; in INT8 and with its cache, 20 GiB."""
+DRAFT = {"objectStore": {"uri": "s3://models/draft"}}
+
+
+def drafting(source: dict[str, Any] = DRAFT) -> dict[str, Any]:
+    """A spec of generated text with a model that drafts."""
+    return {"task": "TextGeneration", "runtime": {"speculativeDecoding": {
+        "method": "DraftModel", "draft": {"source": source}}}}  # fmt: skip
+
+
+def told_of_drafts(**sizes: dict[str, Any]) -> ModelSnapshot:
+    """A model that generates text, after a build that has told these; its class has just room for the model alone."""
+    first = lived(snapshot(drafting(), classes=(accelerator_class(memoryGiB=64),)))
+    builds = {name: {**item, "status": {"phase": "Succeeded", **sizes}} for name, item in first.builds.items()}
+    assert builds
+    given = (accelerator_class(memoryGiB=24),)
+    return later(replace(first, builds=builds, owned_builds=tuple(builds.values())), given)
+
+
+def test_a_draft_takes_memory_as_well() -> None:
+    both = told_of_drafts(checkpoint=DECODER, draftCheckpoint=DECODER)
+    assert accepted(told_of_drafts(checkpoint=DECODER))[0] == "Valid", "what was not told is not counted"
+    reason, message = accepted(both)
+    assert (reason, "and accelerator class cpu has 24 GiB" in message) == ("WillNotFit", True)
+    given = (accelerator_class(memoryGiB=24),)
+    assert accepted(later(both, given, runtime={}))[0] == "Valid", "the model alone fits"
+    other = {"objectStore": {"uri": "s3://models/another-draft"}}
+    assert accepted(later(both, given, **drafting(other)))[0] == "Valid", "of that draft nothing is known"
+
+
+def test_a_source_that_was_a_draft_is_known() -> None:
+    both = told_of_drafts(draftCheckpoint={**DECODER, "layers": 64})
+    alone = later(both, (accelerator_class(memoryGiB=24),), source=DRAFT, runtime={})
+    assert accepted(alone)[0] == "WillNotFit"
+
+
 HAS_NODES = {"type": "HasNodes", "status": "True", "reason": "NodesReady", "lastTransitionTime": "2026-01-01T00:00:00Z"}
