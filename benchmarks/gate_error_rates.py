@@ -30,7 +30,7 @@ from enginewright_builder.datasets.rows import Row
 from enginewright_builder.gate.accuracy import count_bounds
 from enginewright_builder.gate.looks import Look, planned, settled
 from enginewright_builder.gate.perplexity import perplexity, perplexity_bounds
-from enginewright_builder.gate.quality import Measured, compare, compare_words, evidence_of
+from enginewright_builder.gate.quality import Measured, compare, evidence_of
 
 DEFAULTS = Quality()
 BUDGET, SAMPLES = DEFAULTS.max_drop, DEFAULTS.samples
@@ -178,7 +178,7 @@ def tagging(
 
     def judge(look: Look) -> QualityEvidence:
         seen = ends[look.samples - 1]
-        return compare_words(
+        return compare(
             after[:seen], before[:seen], texts[: look.samples],
             labels=TAGS, request=request(metric), dataset="-", look=look,
         )  # fmt: skip

@@ -23,7 +23,7 @@ from enginewright_builder.datasets.judged import check_kind, judged
 from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
 from enginewright_builder.drafting import check_draft, describe_draft, geometry_of_draft
 from enginewright_builder.gate.looks import Look, most_rows, planned, settled
-from enginewright_builder.gate.quality import compare, compare_words
+from enginewright_builder.gate.quality import compare
 from enginewright_builder.materials import FETCH_DRAFT, Materials
 from enginewright_builder.places import Places
 from enginewright_builder.resources import Capacity, check_fits
@@ -234,8 +234,7 @@ class Build:
         verified = self.cache.run(
             Verify(engine, answered, rows, description, not self.request.recipe.exact, self.servers)
         )
-        comparison = compare_words if description.task is Task.TOKEN_CLASSIFICATION else compare
-        return comparison(
+        return compare(
             np.load(verified.folder / ANSWERS, allow_pickle=False),
             np.load(answered.folder / ANSWERS, allow_pickle=False),
             rows.rows,

@@ -28,7 +28,7 @@ from enginewright_builder.datasets.draw import Drawn, draw
 from enginewright_builder.datasets.judged import judged
 from enginewright_builder.datasets.rows import Row
 from enginewright_builder.description import describe
-from enginewright_builder.gate.quality import compare_words
+from enginewright_builder.gate.quality import compare
 from enginewright_builder.places import Places
 from enginewright_builder.sources.checkpoint import inspect
 from enginewright_builder.toolchain.backends import backend_of
@@ -114,7 +114,7 @@ def test_an_int8_engine_is_built_judged_by_f1_and_served(checkpoint: Path, tmp_p
 
     def verdict(engine: Any) -> Verdict:
         evidence = wanted.evidence
-        return compare_words(engine, before, rows.rows, labels=valence.LABELS, request=evidence, dataset="t").verdict
+        return compare(engine, before, rows.rows, labels=valence.LABELS, request=evidence, dataset="t").verdict
 
     assert verdict(after[:, [0, 2, 1]]) is Verdict.FAILED, "an engine that mixes the labels up"
     assert verdict(np.roll(after, 1, axis=0)) is Verdict.FAILED, "an engine that is one word late"

@@ -41,31 +41,13 @@ def compare(
 ) -> QualityEvidence:
     """Evidence for one request, as one look of a planned sequence; the only one when no look is given.
 
-    Vectors hold one row a text; for SpearmanCorrelation of embeddings the texts first, then their pairs.
-    A reranker gives one score a pair. Raises DeterministicError
-    InvalidDataset when rows lack what the metric needs.
+    Vectors hold one row a text; for SpearmanCorrelation of embeddings the texts first, then their pairs. A reranker
+    gives one score a pair. Where rows have labels of words, vectors hold one row a word, the words of all rows in
+    order, and samples are texts all the same. Raises DeterministicError InvalidDataset when rows lack what the metric
+    needs.
     """
     levels = (look or Look(len(rows))).levels
     measured = _measure(request.metric, engine, baseline, rows, labels=labels, levels=levels)
-    return evidence_of(measured, samples=len(rows), request=request, dataset=dataset)
-
-
-def compare_words(
-    engine: Vectors,
-    baseline: Vectors,
-    rows: Sequence[Row],
-    *,
-    labels: Sequence[str],
-    request: EvidenceRequest,
-    dataset: str,
-    look: Look | None = None,
-) -> QualityEvidence:
-    """As `compare`, for labels of words: vectors hold one row a word, the words of all rows in order.
-
-    Samples are texts. Raises as `gate.tagging.measure_tagging`.
-    """
-    levels = (look or Look(len(rows))).levels
-    measured = measure_tagging(request.metric, engine, baseline, rows, labels, levels)
     return evidence_of(measured, samples=len(rows), request=request, dataset=dataset)
 
 
@@ -117,16 +99,31 @@ def _measure(
     if metric is Metric.SPEARMAN_CORRELATION:
         return _spearman(engine, baseline, rows, levels)
     if metric in (Metric.ACCURACY, Metric.F1):
-        expected = _expected(rows, labels)
-        said, said_before = engine.argmax(axis=1), baseline.argmax(axis=1)
-        if metric is Metric.ACCURACY:
-            return _accuracy(said == expected, said_before == expected, levels)
-        return _f1(said, said_before, expected, levels)
+        return _labelled(metric, engine, baseline, rows, labels=labels, levels=levels)
     if metric in (Metric.PERPLEXITY, Metric.TOKEN_AGREEMENT):
         return measure_generation(metric, engine, baseline, levels)
     raise DeterministicError(
         "FeatureNotAvailable", f"quality.metric: {metric.value} cannot be measured on an encoder yet"
     )
+
+
+def _labelled(
+    metric: Metric,
+    engine: Vectors,
+    baseline: Vectors,
+    rows: Sequence[Row],
+    *,
+    labels: Sequence[str],
+    levels: Levels,
+) -> Measured:
+    """Accuracy or F1: of words where rows have a label for each, else of texts."""
+    if any(row.word_labels for row in rows):
+        return measure_tagging(metric, engine, baseline, rows, labels, levels)
+    expected = _expected(rows, labels)
+    said, said_before = engine.argmax(axis=1), baseline.argmax(axis=1)
+    if metric is Metric.ACCURACY:
+        return _accuracy(said == expected, said_before == expected, levels)
+    return _f1(said, said_before, expected, levels)
 
 
 def _accuracy(right: NDArray[np.bool_], right_before: NDArray[np.bool_], levels: Levels) -> Measured:

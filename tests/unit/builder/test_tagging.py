@@ -15,7 +15,7 @@ from enginewright_api.evidence import EvidenceRequest, Verdict
 from enginewright_api.operation_spec import Metric
 from enginewright_builder.datasets.rows import Row
 from enginewright_builder.gate.bounds import bound_at
-from enginewright_builder.gate.quality import compare_words
+from enginewright_builder.gate.quality import compare
 from enginewright_builder.gate.tagging import Scheme, found_of, measure_tagging, micro_f1
 
 BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -131,10 +131,10 @@ def test_bounds_are_over_texts_because_words_of_one_text_fail_together() -> None
 def test_equal_answers_pass_once_there_are_texts_enough(metric: str) -> None:
     rows = [row("O", "Positive", "O")] * 40
     same = scores(rows, SIDES)
-    few = compare_words(same, same, rows, labels=SIDES, request=request(metric), dataset="t")
+    few = compare(same, same, rows, labels=SIDES, request=request(metric), dataset="t")
     assert few.verdict is Verdict.INCONCLUSIVE, "a fault of a twentieth of all texts may be missing from 40"
     assert (few.samples, few.drop) == (40, 0.0)
-    many = compare_words(
+    many = compare(
         np.tile(same, (2, 1)), np.tile(same, (2, 1)), rows * 2, labels=SIDES, request=request(metric), dataset="t"
     )
     assert many.verdict is Verdict.PASSED
@@ -145,7 +145,7 @@ def test_equal_answers_pass_once_there_are_texts_enough(metric: str) -> None:
 def test_an_engine_with_another_order_of_labels_fails(metric: str) -> None:
     rows = [row("O", "Positive", "Negative", "O")] * 200
     right = scores(rows, SIDES)
-    found = compare_words(right[:, [0, 2, 1]], right, rows, labels=SIDES, request=request(metric), dataset="t")
+    found = compare(right[:, [0, 2, 1]], right, rows, labels=SIDES, request=request(metric), dataset="t")
     assert found.verdict is Verdict.FAILED
 
 
