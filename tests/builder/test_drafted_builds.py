@@ -204,6 +204,32 @@ def test_a_dropped_answer_leaves_the_others_alone(
     assert not drafted.busy() and drafted.load().running == 0
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_who_waits_is_answered_when_all_before_leave(
+    alone: GenerationRunner, drafted: GenerationRunner, prompts: list[list[int]], late: bool
+) -> None:
+    """Whether they came before the others left, or between that and the next step."""
+    wish = Sampling(max_tokens=16)
+    waiting = [prompts[4], prompts[5]]
+    found: dict[int, list[int]] = {74: [], 75: []}
+    for key, prompt in enumerate(prompts[: LIMITS["maxBatchSize"]], start=70):
+        drafted.add(key, prompt, wish)
+    for key, prompt in zip(found, waiting, strict=True):
+        if not late:
+            drafted.add(key, prompt, wish)
+    drafted.step()
+    for key in range(70, 74):
+        drafted.drop(key)
+    for key, prompt in zip(found, waiting, strict=True):
+        if late:
+            drafted.add(key, prompt, wish)
+    while drafted.busy():
+        for news in drafted.step():
+            assert not news.error
+            found[news.key].extend(news.token_ids)
+    assert list(found.values()) == [tokens for tokens, _ in answered(alone, waiting)[0]]
+
+
 def test_scores_are_of_the_model_alone(
     alone: GenerationRunner, drafted: GenerationRunner, prompts: list[list[int]]
 ) -> None:

@@ -29,6 +29,8 @@ _LONGEST_NGRAM = 3
 class _Answer:
     """One answer under way."""
 
+    prompt: Sequence[int]
+    sampling: Sampling
     handle: Any
     left: int
     """Tokens it may still generate."""
@@ -70,25 +72,28 @@ class OpenVinoGenerationRunner:
         self._pipeline = self._load(self._max_requests, share_prefixes=True)
         self._scoring: Any = None
         self._answers: dict[int, _Answer] = {}
+        self._dropped = False
+        """Whether the pipeline still holds answers that are no longer wanted: it lets go of them in its next step."""
         self._ids = 0
 
     def add(self, key: int, prompt: Sequence[int], sampling: Sampling) -> None:
+        try:
+            handle = self._begin(prompt, sampling)
+        except RuntimeError as error:
+            raise DeterministicError("InvalidParameter", f"the engine refuses the request: {error}") from error
+        self._answers[key] = _Answer(prompt, sampling, handle, sampling.max_tokens)
+
+    def _begin(self, prompt: Sequence[int], sampling: Sampling) -> Any:
         import openvino
 
         self._ids += 1
-        try:
-            handle = self._pipeline.add_request(
-                self._ids,
-                openvino.Tensor(np.array([prompt], np.int64)),
-                _generation_config(sampling, self._draft_tokens),
-            )
-        except RuntimeError as error:
-            raise DeterministicError("InvalidParameter", f"the engine refuses the request: {error}") from error
-        self._answers[key] = _Answer(handle, sampling.max_tokens)
+        tokens = openvino.Tensor(np.array([prompt], np.int64))
+        return self._pipeline.add_request(self._ids, tokens, _generation_config(sampling, self._draft_tokens))
 
     def step(self) -> list[NewTokens]:
         import openvino_genai
 
+        dropped, self._dropped = self._dropped, False
         self._pipeline.step()
         news = []
         for key, answer in list(self._answers.items()):
@@ -103,6 +108,11 @@ class OpenVinoGenerationRunner:
                     finish_reason = _FINISH[output.finish_reason.name]
             error = ""
             if handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
+                if dropped and not answer.begun:
+                    # Where prompts are read whole, the library takes a step in which only answers that were dropped
+                    # had a place for a lack of memory, and gives up those that wait for one (2026.4).
+                    answer.handle = self._begin(answer.prompt, answer.sampling)
+                    continue
                 error = "the key-value cache has no room for this request; lower engine.limits or send it again"
             self._count_drafts(answer, len(token_ids))
             if finish_reason or error:
@@ -115,6 +125,7 @@ class OpenVinoGenerationRunner:
         answer = self._answers.pop(key, None)
         if answer is not None:
             answer.handle.cancel()
+            self._dropped = True
 
     def busy(self) -> bool:
         return bool(self._pipeline.has_non_finished_requests())
