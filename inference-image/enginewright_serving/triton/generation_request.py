@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer, models
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
@@ -19,11 +19,15 @@ from enginewright_serving.triton.sampling import (
     Sampling,
     check_sampling,
     generation_of,
+    longest_prompt,
     room_for_answer,
 )
 
 Read = Callable[[str], Any]
 """Value of an optional input by name: bytes, bool, int or float; None when it was not sent."""
+
+_SHORTENING = 4
+"""Most bytes of a text that normalising makes one of, rounded up: a Hangul syllable has 3 bytes, its parts have 9."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,9 @@ class RequestReader:
         self._tokenizer = tokenizer
         self._template = template
         self._eos = frozenset(generation_of(engine).eos_token_ids)
+        longest = _longest_token_bytes(tokenizer)
+        self._most_tokens = longest_prompt(engine)
+        self._most_bytes = None if longest is None else self._most_tokens * longest * _SHORTENING
 
     def read(self, value: Read) -> GenerationRequest:
         """Raises DeterministicError naming the input that is wrong."""
@@ -88,18 +95,38 @@ class RequestReader:
         if text is not None:
             if value("tools") is not None:
                 raise DeterministicError("InvalidParameter", "tools: only together with messages")
-            encoding = self._tokenizer.encode(_utf8("text_input", text))
+            encoding = self._encoded(_utf8("text_input", text))
         else:
             if self._template is None:
                 raise DeterministicError(
                     "NoChatTemplate", "messages: this model's tokenizer has no chat template; send a plain prompt"
                 )
             rendered = self._template.render(_list("messages", messages), _optional_list("tools", value("tools")))
-            encoding = self._tokenizer.encode(rendered, add_special_tokens=False)
+            encoding = self._encoded(rendered, add_special_tokens=False)
         ids: list[int] = encoding.ids
         if not ids:
             raise DeterministicError("InvalidParameter", "the prompt is empty")
         return ids
+
+    def _encoded(self, text: str, *, add_special_tokens: bool = True) -> Encoding:
+        """What cannot fit is not read: megabytes take seconds. A batch lets other answers go on, `encode` does not."""
+        size = len(text.encode())
+        if self._most_bytes is not None and size > self._most_bytes:
+            raise DeterministicError(
+                "PromptTooLong",
+                f"the prompt has {size} bytes, more than the {self._most_tokens} tokens that this engine takes can hold"
+                " (engine.limits.maxInputTokens)",
+            )
+        (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
+        return encoding
+
+
+def _longest_token_bytes(tokenizer: Tokenizer) -> int | None:
+    """The most bytes of a text that one token stands for; None where one may stand for any number of them."""
+    model = tokenizer.model
+    if not isinstance(model, models.BPE) or (model.fuse_unk and not model.byte_fallback):
+        return None
+    return max(len(token.encode()) for token in tokenizer.get_vocab())
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -68,6 +68,7 @@ class TritonPythonModel:
         for request in requests:
             asked = frozenset(request.requested_output_names())
             sender = _Sender(request.get_response_sender(), self._token_bytes, asked)
+            self._under_way.add()  # reading a long prompt is work too: nobody is to be taken for dead meanwhile
             try:
                 wanted = self._reader.read(partial(_value, request))
                 self._begin(wanted, sender)
@@ -75,6 +76,8 @@ class TritonPythonModel:
                 sender.fail(f"{CALLERS_FAULT}{error.message}", pb_utils.TritonError.INVALID_ARG)
             except EnginewrightError as error:
                 sender.fail(error.message, pb_utils.TritonError.UNAVAILABLE)
+            finally:
+                self._under_way.remove()
 
     def finalize(self) -> None:
         """End the engine's threads."""

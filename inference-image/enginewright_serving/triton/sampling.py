@@ -53,14 +53,19 @@ def generation_of(engine: EngineDescription) -> Generation:
     return engine.generation
 
 
+def longest_prompt(engine: EngineDescription) -> int:
+    """Tokens of the longest prompt that is taken."""
+    return min(engine.limits.max_input_tokens, generation_of(engine).max_context_tokens)
+
+
 def room_for_answer(engine: EngineDescription, prompt_tokens: int, wanted: int | None) -> int:
     """Tokens that the answer may have. Raises DeterministicError for a prompt or a wish that does not fit."""
     limits, context = engine.limits, generation_of(engine).max_context_tokens
-    if prompt_tokens > min(limits.max_input_tokens, context):
+    if prompt_tokens > longest_prompt(engine):
         raise DeterministicError(
             "PromptTooLong",
-            f"the prompt has {prompt_tokens} tokens, this engine takes at most"
-            f" {min(limits.max_input_tokens, context)} (engine.limits.maxInputTokens)",
+            f"the prompt has {prompt_tokens} tokens, this engine takes at most {longest_prompt(engine)}"
+            " (engine.limits.maxInputTokens)",
         )
     left = context - prompt_tokens
     if wanted is None:

@@ -51,6 +51,21 @@ def test_messages_become_a_prompt_that_ends_where_the_answer_begins() -> None:
     assert list(reader().read({"messages": messages}.get).prompt) == [3, 5, 1, 2, 4, 5]
 
 
+def test_a_prompt_that_cannot_fit_is_refused_before_its_tokens_are_counted() -> None:
+    tokenizer = Tokenizer(models.BPE({"a": 0, "aa": 1}, [("a", "a")]))
+    subject = RequestReader(engine(), tokenizer, None)
+    assert list(subject.read({"text_input": b"a" * 16, "sampling_param_max_tokens": 1}.get).prompt) == [1] * 8
+    with pytest.raises(DeterministicError, match="has 9 tokens"):
+        subject.read({"text_input": b"a" * 17}.get)
+    with pytest.raises(DeterministicError, match=r"has 65 bytes, more than the 8 tokens .*maxInputTokens"):
+        subject.read({"text_input": b"a" * 65}.get)
+
+
+def test_a_token_that_may_stand_for_any_text_sets_no_bound_of_bytes() -> None:
+    tokenizer = Tokenizer(models.BPE({"?": 0, "a": 1}, [], unk_token="?", fuse_unk=True))
+    assert list(RequestReader(engine(), tokenizer, None).read({"text_input": b"b" * 1000}.get).prompt) == [0]
+
+
 def test_each_answer_draws_with_a_seed_of_its_own() -> None:
     found = reader().read({"text_input": b"a", "sampling_param_n": 3, "sampling_param_seed": 2**63 - 2}.get)
     assert [found.sampling_of(index).seed for index in range(3)] == [2**63 - 2, 2**63 - 1, 0]
