@@ -15,7 +15,7 @@ from enginewright_api.names import CALLERS_FAULT
 
 from .errors import NotNowError
 from .exchange import Exchange
-from .grpc_errors import from_server, refused_by
+from .grpc_errors import from_server, refused_by, too_late
 from .routes import Endpoint, ServedModel
 from .service import EndpointFailedError, Fault, Gateway
 from .triton_errors import is_engine_gone, is_queue_full
@@ -130,28 +130,40 @@ class Generation:
 
     async def _attempt(self, endpoint: Endpoint) -> None:
         left = None if self._deadline is None else max(0.0, self._deadline - self._gateway.clock())
-        call = self._gateway.upstream.stream(endpoint, "ModelStreamInfer", self._metadata, timeout_seconds=left)
+        call = self._gateway.upstream.stream(endpoint, "ModelStreamInfer", self._metadata)
         open_answers = self._answers
         try:
-            await call.write(self._message)
-            await call.done_writing()
-            async for message in call:
-                answer = stream_answer(message)
-                if answer.error:
-                    raise self._failure(answer.error)
-                if not answer.numbers:
-                    continue
-                chunk = self._chunk(answer)
-                open_answers -= chunk.finish_reason in _ENDS
-                await self._chunks.put(chunk)
+            # Not left to the call: one that ends while it is being written to does not say why.
+            async with asyncio.timeout(left):
+                await self._write(call)
+                async for message in call:
+                    answer = stream_answer(message)
+                    if answer.error:
+                        raise self._failure(answer.error)
+                    if not answer.numbers:
+                        continue
+                    chunk = self._chunk(answer)
+                    open_answers -= chunk.finish_reason in _ENDS
+                    await self._chunks.put(chunk)
+        except TimeoutError as error:
+            raise too_late(self._model) from error
         except grpc.aio.AioRpcError as error:
             raise self._status(endpoint, error) from error
-        except asyncio.InvalidStateError as error:  # the stream ended while the request was being written
-            raise EndpointFailedError("the connection to its server failed", Fault.BROKE_OFF) from error
         finally:
             call.cancel()
         if open_answers:
             raise EndpointFailedError("its server ended the stream before the answer was whole", Fault.BROKE_OFF)
+
+    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
+        try:
+            await call.write(self._message)
+            await call.done_writing()
+        except (grpc.aio.InternalError, asyncio.InvalidStateError) as error:  # the stream ended meanwhile
+            raise EndpointFailedError("the connection to its server failed", Fault.BROKE_OFF) from error
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.INTERNAL:
+                raise
+            raise EndpointFailedError("the connection to its server failed", Fault.BROKE_OFF) from error
 
     def _status(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> Exception:
         details = error.details() or ""

@@ -39,12 +39,17 @@ def refused_by(model: ServedModel, details: str) -> RefusedError:
     return RefusedError(400, "RefusedByModel", f"model {model.id} refused the request: {details}")
 
 
+def too_late(model: ServedModel) -> NotNowError:
+    """What an OpenAI client is told when its own deadline has passed."""
+    return NotNowError(504, "DeadlineExceeded", f"model {model.id} did not answer within the request's own time")
+
+
 def from_server(model: ServedModel, error: grpc.aio.AioRpcError) -> AnswerableError:
     """What an OpenAI client is told about a server's refusal."""
     details = error.details() or "no details"
     code = server_code(error)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return NotNowError(504, "DeadlineExceeded", f"model {model.id} did not answer within the request's own time")
+        return too_late(model)
     status = HTTP_OF.get(code, 500)
     if status in {400, 404}:
         return refused_by(model, details)

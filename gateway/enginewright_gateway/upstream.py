@@ -59,12 +59,10 @@ class Upstream:
         answer: bytes = await call(message, timeout=timeout_seconds, metadata=tuple(metadata))
         return answer
 
-    def stream(
-        self, endpoint: Endpoint, method: str, metadata: Metadata, *, timeout_seconds: float | None = None
-    ) -> grpc.aio.StreamStreamCall:
+    def stream(self, endpoint: Endpoint, method: str, metadata: Metadata) -> grpc.aio.StreamStreamCall:
         """Open a bidirectional stream."""
         call = self.channel(endpoint).stream_stream(f"/{SERVICE}/{method}")
-        return call(metadata=tuple(metadata), timeout=timeout_seconds)
+        return call(metadata=tuple(metadata))
 
     def channel(self, endpoint: Endpoint) -> grpc.aio.Channel:
         """The endpoint's channel, opened when first needed."""
