@@ -15,11 +15,20 @@ Wanted = TypeVar("Wanted", bound="GenerationRequest")
 MAX_PROMPTS = 16
 """Prompts of one completion request."""
 
+MAX_STOPS = 16
+"""Texts that may end an answer."""
+
 _COMPLETION_TOKENS = 16
 """OpenAI's default of max_tokens for completions."""
 
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 _Stop = Annotated[str, Field(min_length=1)]
+
+_TEXTS = {
+    "prompt": f"must be a text or a list of 1 to {MAX_PROMPTS} texts; token ids are not accepted",
+    "stop": f"must be a text or a list of up to {MAX_STOPS} texts, none of them empty",
+}
+"""What fields take that hold one text or several."""
 
 _NOT_AVAILABLE = (
     "logit_bias", "functions", "function_call", "audio", "modalities", "prediction", "reasoning_effort",
@@ -47,7 +56,7 @@ class GenerationRequest(BaseModel):
         default=None, description="Likeliest tokens to draw from; 0 for all. Not OpenAI's."
     )
     n: Annotated[int, Field(ge=1, le=16)] | None = Field(default=None, description="Answers to each prompt.")
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=16)] | None = Field(
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOPS)] | None = Field(
         default=None, description="Texts that end an answer; not part of it."
     )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = Field(
@@ -196,8 +205,10 @@ def _validated(body: bytes, kind: type[Wanted]) -> Wanted:
         request = kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"] if part != "constrained-str")
-        raise _refused(str(first["loc"][0]) if first["loc"] else "body", _sentence(first), path=path) from error
+        field = str(first["loc"][0]) if first["loc"] else "body"
+        # Of fields that take a text or a list, pydantic names the kind that it tried first as well.
+        path = field if field in _TEXTS else ".".join(str(part) for part in first["loc"])
+        raise _refused(field, _sentence(first), path=path) from error
     if request.stream_options is not None and not request.stream:
         raise _refused("stream_options", "is only for stream: true")
     return request
@@ -212,8 +223,8 @@ def _sentence(error: Any) -> str:
         return "is not a field of this request"
     if error["type"] == "missing":
         return "is missing"
-    if error["loc"] and error["loc"][0] == "prompt":
-        return f"must be a text or a list of 1 to {MAX_PROMPTS} texts; token ids are not accepted"
+    if error["loc"] and error["loc"][0] in _TEXTS:
+        return _TEXTS[error["loc"][0]]
     return str(error["msg"]).lower()
 
 

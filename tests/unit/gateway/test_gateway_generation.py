@@ -84,8 +84,8 @@ def test_messages_and_tools_go_to_the_template() -> None:
         ({"max_tokens": 1.5}, "max_tokens", "valid integer"),
         ({"temperature": "hot"}, "temperature", "valid number"),
         ({"top_p": 0}, "top_p", "greater than 0"),
-        ({"stop": [""]}, "stop", "stop"),
-        ({"stop": ["a"] * 17}, "stop", "stop"),
+        ({"stop": [""]}, "stop", "stop: must be a text or a list of up to 16 texts"),
+        ({"stop": ["a"] * 17}, "stop", "stop: must be a text or a list of up to 16 texts"),
         ({"seed": 2**64}, "seed", "seed"),
         ({"functions": [{}]}, "functions", "not available"),
         ({"stream_options": {"other": 1}, "stream": True}, "stream_options", "is not a field"),
@@ -114,6 +114,7 @@ def test_completions_are_refused_by_field(fields: dict[str, Any], param: str) ->
     with pytest.raises(RefusedError) as refused:
         completion(**fields)
     assert refused.value.param == param
+    assert refused.value.message.startswith(f"{param}: ")
 
 
 def chunk(text: str, *, index: int = 0, finish: str = "", tokens: int = 1, cached: int = -1, **more: Any) -> Chunk:
