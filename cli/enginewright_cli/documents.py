@@ -25,6 +25,10 @@ class _StrictLoader(yaml.SafeLoader):
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen: dict[str, int] = {}
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):  # {{ .Values.name }} of a template is a mapping in a mapping
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key must be a text; templates have to be rendered first", key_node.start_mark
+            )
         line = key_node.start_mark.line + 1
         if key_node.value in seen:
             raise yaml.constructor.ConstructorError(
@@ -69,15 +73,19 @@ def _texts(source: str) -> Iterator[tuple[str, str]]:
     path = Path(source)
     if path.is_dir():
         for child in sorted(path.rglob("*")):
-            if child.suffix in {".yaml", ".yml"}:
-                yield str(child), child.read_text()
+            if child.suffix in {".yaml", ".yml"} and not child.is_dir():
+                yield str(child), _text(child)
         return
+    yield source, _text(path)
+
+
+def _text(path: Path) -> str:
     try:
-        yield source, path.read_text()
+        return path.read_text()
     except FileNotFoundError:
-        raise DeterministicError("FileNotFound", f"{source}: there is no such file") from None
+        raise DeterministicError("FileNotFound", f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DeterministicError("UnreadableFile", f"{source}: cannot be read ({error})") from None
+        raise DeterministicError("UnreadableFile", f"{path}: cannot be read ({error})") from None
 
 
 def _parse(name: str, text: str) -> Iterator[Document]:
@@ -93,6 +101,8 @@ def _parse(name: str, text: str) -> Iterator[Document]:
         raise DeterministicError("InvalidYaml", f"{name}{line}: {error.problem}") from None
     except yaml.YAMLError as error:
         raise DeterministicError("InvalidYaml", f"{name}: {error}") from None
+    except RecursionError:
+        raise DeterministicError("InvalidYaml", f"{name}: is nested too deeply to be read") from None
 
 
 def _items(name: str, document: Document) -> list[Document]:

@@ -21,6 +21,9 @@ from enginewright_cli.documents import read_documents
         ("- 1\n", "expected an object"),
         ("!!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
         ("", "holds no objects"),
+        ("name: {{ .Values.name }}\n", ":1: a key must be a text; templates have to be rendered first"),
+        ("? [a]\n: b\n", ":1: a key must be a text"),
+        ("a: " + "[" * 5000 + "]" * 5000, "is nested too deeply"),
     ],
 )
 def test_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -49,5 +52,7 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(DeterministicError, match="there is no such file"):
         read_documents(str(tmp_path / "none.yaml"))
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DeterministicError, match="cannot be read"):
-        read_documents(str(tmp_path / "x.yaml"))
+    (tmp_path / "folder.yaml").mkdir()
+    for place in (tmp_path / "x.yaml", tmp_path):
+        with pytest.raises(DeterministicError, match=r"x\.yaml: cannot be read"):
+            read_documents(str(place))
