@@ -41,7 +41,8 @@ def translate(error: BaseException) -> EnginewrightError:
     if isinstance(error, MemoryError) or any(text in str(error) for text in _TORCH_OUT_OF_MEMORY):
         return OutOfMemoryError("memory ran out; give the build more, or a smaller model")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" while writing {error.filename}" if error.filename else ""
+        written = error.filename2 or error.filename  # a copy names its source first
+        where = f" while writing {written}" if written else ""
         return ResourceError("DiskFull", f"the disk is full{where}; give the build a larger volume")
     if isinstance(error, ConnectionError | TimeoutError):
         return TransientError("ConnectionLost", f"a connection was lost ({error})")

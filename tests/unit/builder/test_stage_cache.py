@@ -179,6 +179,10 @@ def disk_full() -> None:
     raise OSError(errno.ENOSPC, "No space left on device", "model.onnx")
 
 
+def copy_on_a_full_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "source.onnx", None, "copy.onnx")
+
+
 def no_memory() -> None:
     raise MemoryError
 
@@ -191,6 +195,7 @@ def bug() -> None:
     ("fails", "kind", "reason", "word"),
     [
         (disk_full, ResourceError, "DiskFull", "model.onnx"),
+        (copy_on_a_full_disk, ResourceError, "DiskFull", "while writing copy.onnx"),
         (no_memory, OutOfMemoryError, "OutOfMemory", "memory"),
         (bug, DeterministicError, "InternalError", "surprise"),
     ],
