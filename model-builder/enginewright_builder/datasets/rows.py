@@ -116,7 +116,8 @@ def _records(file: Path, name: str) -> Iterator[tuple[int, Mapping[str, object]]
 
 
 def _json_lines(content: str, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(content.splitlines(), start=1):
+    # Not `splitlines`: JSON may hold U+2028, U+0085 and others that end a line there.
+    for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -138,7 +139,7 @@ def _csv(content: str, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 
 def _lines(content: str, name: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             yield number, {"text": line.strip()}
 
@@ -148,6 +149,8 @@ def _row(record: Mapping[str, object], columns: Columns, name: str, number: int)
         if column is None:
             return None
         value = record.get(column)
+        if value is None and column in record:
+            raise invalid(name, f"line {number}: column {column!r} (columns.{field}) is null; leave the row out")
         if value is None:
             there = ", ".join(sorted(map(repr, record)))[:200] or "none"
             raise invalid(name, f"line {number} has no column {column!r} (columns.{field}); it has {there}")

@@ -55,6 +55,8 @@ def test_passages_differ_in_length(places: Places) -> None:
         ("x.csv", 'text\n"one, two"\nthree\n', Columns(), [Row("one, two"), Row("three")]),
         ("x.txt", "one\n\n  two \n", Columns(), [Row("one"), Row("two")]),
         ("x.jsonl", '{"a": "p", "b": "q", "s": 0.5, "l": 1}', PAIRS, [Row("p", "q", "1", 0.5)]),
+        ("x.jsonl", '{"text": "a\u2028b\x85c"}\r\n{"text": "d"}\r\n', Columns(), [Row("a\u2028b\x85c"), Row("d")]),
+        ("x.txt", "a\u2028b\x0cc\r\nd", Columns(), [Row("a\u2028b\x0cc"), Row("d")]),
         ("x.csv", "\ufefftext\none\n", Columns(), [Row("one")]),
         ("x.jsonl", '{"text": ["one", " two "]}', Columns(), [Row("one two")]),
         (
@@ -81,6 +83,7 @@ def test_files_of_rows(tmp_path: Path, name: str, content: str, columns: Columns
         ("x.txt", b"\xff\xfe", Columns(), ["x.txt", "UTF-8"]),
         ("x.json", b"[]", Columns(), ["x.json", ".jsonl"]),
         ("x.parquet", b"PAR1", Columns(), ["x.parquet", "Parquet"]),
+        ("x.jsonl", b'{"text": null}', Columns(), ["x.jsonl", "line 1", "column 'text' (columns.text) is null"]),
         ("x.jsonl", b'{"text": {"a": 1}}', Columns(), ["x.jsonl", "line 1", "no text"]),
         ("x.jsonl", b'{"text": [["a"]]}', Columns(), ["x.jsonl", "line 1", "no text"]),
         ("x.jsonl", b'{"text": [101, 102]}', Columns(), ["x.jsonl", "line 1", "holds 101, no text"]),
