@@ -53,6 +53,10 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 _StrictLoader.add_constructor(_BOOLEAN, _boolean)
 # PyYAML leaves y and n alone; the API server's YAML reader does not.
 _StrictLoader.add_implicit_resolver(_BOOLEAN, re.compile("^[yYnN]$"), list("yYnN"))
+# Nor does it read 1e-2 as a number.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def read_documents(source: str) -> list[Document]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -53,6 +53,9 @@ def problems(manifest: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
         model.model_validate(dict(manifest))
     except ValidationError as error:
         return [_sentence(detail, model) for detail in error.errors(include_url=False)]
+    # Pydantic reads "3" and true as numbers, the server does not.
+    if unlike := list(_unlike(_schema(model.__name__), manifest, path="")):
+        return unlike
     filled = with_defaults(manifest)
     before = with_defaults(old) if old is not None else None
     return list(_broken_rules(_schema(model.__name__), filled, before, path=""))
@@ -91,6 +94,33 @@ def _filled(schema: Schema, value: Any) -> Any:
     return value
 
 
+def _unlike(schema: Schema, value: Any, path: str) -> Iterator[str]:
+    """Numbers and booleans that are written as something else."""
+    wanted = schema.get("type")
+    if value is not None and wanted in _WRITTEN:
+        what, fits = _WRITTEN[wanted]
+        if not fits(value):
+            yield f"{path}: must be {what}, got {value!r}"
+    elif isinstance(value, Mapping):
+        for name, child in schema.get("properties", {}).items():
+            yield from _unlike(child, value.get(name), f"{path}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unlike(schema.get("items", {}), item, f"{path}[{index}]")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_WRITTEN: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "integer": ("a whole number", _is_number),
+    "number": ("a number", _is_number),
+    "boolean": ("true or false", lambda value: isinstance(value, bool)),
+}
+"""Types of a schema that other values pass for, what they are called, and whether a value is one."""
+
+
 def _broken_rules(schema: Schema, value: Any, old: Any, path: str) -> Iterator[str]:
     for entry in schema.get(EXTENSION, ()):
         if "oldSelf" in entry["rule"] and old is None:
@@ -108,6 +138,10 @@ def _broken_rules(schema: Schema, value: Any, old: Any, path: str) -> Iterator[s
             yield from _broken_rules(schema["items"], item, None, f"{path}[{index}]")
 
 
+_OBJECTS = frozenset({"model_type", "model_attributes_type", "dict_type"})
+"""What pydantic finds where it wants a mapping."""
+
+
 def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     path = ""
     for part in detail["loc"]:
@@ -120,6 +154,8 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
         close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
         return f"{path}: unknown field; {hint}"
+    if detail["type"] in _OBJECTS:
+        return f"{path}: must be an object with fields, got {detail['input']!r}"[:200]
     shown = repr(detail["input"])
     text = (
         detail["msg"]

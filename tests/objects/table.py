@@ -108,6 +108,14 @@ WRONG: tuple[Wrong, ...] = (
     Wrong("source-sha", model(source={"package": {"name": "p", "version": "1", "sha256": "12"}}), ("sha256",)),
     Wrong("task-missing", model(task=...), ("task",)),
     Wrong("task-unknown", model(task="Translation"), ("task", "TextGeneration")),
+    Wrong("whole-number-as-text", model(replicas="3"), ("spec.replicas",)),
+    Wrong("whole-number-as-boolean", model(batching={"streamInterval": True}), ("spec.batching.streamInterval",)),
+    Wrong("number-as-text", model(quality={"maxDrop": "0.01"}), ("spec.quality.maxDrop",)),
+    Wrong("boolean-as-text", model(runtime={"kvCache": {"reuse": "true"}}), ("spec.runtime.kvCache.reuse",)),
+    Wrong(
+        "whole-numbers-as-text", model(batching={"preferredBatchSizes": ["4"]}), ("spec.batching.preferredBatchSizes",)
+    ),
+    Wrong("spec-empty", {**model(), "spec": None}, ("spec",)),
     Wrong("hardware-missing", model(hardware=...), ("hardware",)),
     Wrong("hardware-empty", model(hardware={"acceleratorClasses": []}), ("acceleratorClasses",)),
     Wrong("hardware-twice", model(hardware={"acceleratorClasses": ["cpu", "cpu"]}), ("acceleratorClasses", "differ")),

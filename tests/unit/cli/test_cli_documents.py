@@ -41,6 +41,12 @@ def test_true_and_false_are_booleans_and_quotes_keep_words(tmp_path: Path) -> No
     assert read_documents(str(path)) == [{"a": True, "b": "yes", "c": "No-thing"}]
 
 
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text('a: 1e-2\nb: "1e-2"\nc: 1e2x\n')
+    assert read_documents(str(path)) == [{"a": 0.01, "b": "1e-2", "c": "1e2x"}]
+
+
 def test_lists_several_documents_and_folders(tmp_path: Path) -> None:
     (tmp_path / "b.yml").write_text("kind: List\nitems: [{kind: A}, {kind: B}]\n")
     (tmp_path / "a.yaml").write_text("kind: C\n---\n---\nkind: D\n")
