@@ -14,7 +14,7 @@ from enginewright_api.footprint import check_will_fit, footprint
 from enginewright_api.geometry import CheckpointSizes, Geometry
 from enginewright_api.manifest import Evidence
 from enginewright_api.optimization import Format, QuantizationMethod
-from enginewright_api.outcome import ArtifactReference, StageReport
+from enginewright_api.outcome import ArtifactReference
 from enginewright_api.recipe import BuildRequest, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_api.support import toolchain_of, unavailable, unavailable_evidence
@@ -256,8 +256,7 @@ class Build:
     def _published(
         self, source: Output, engine: Output, description: EngineDescription, evidence: Evidence, started: datetime
     ) -> Built:
-        stages: tuple[StageReport, ...] = tuple(self.cache.reports)
-        results = dict(self.cache.results)
+        stages, results = self.cache.ended, dict(self.cache.results)
         materials = tuple(self.materials.listed)
         package = self.cache.run(
             Package(self.request, description, source, materials, engine, evidence, stages, results, started)

@@ -85,6 +85,11 @@ class StageCache:
             StageReport(name=name, state=StageState.RUNNING, fraction=round(fraction, 3), message=message)
         )
 
+    @property
+    def ended(self) -> tuple[StageReport, ...]:
+        """How each stage ended, without what was told of it beside."""
+        return tuple(report for report in self.reports if not isinstance(report, StageLine))
+
     def tell_sizes(
         self, name: str, *, checkpoint: CheckpointSizes | None = None, draft_checkpoint: CheckpointSizes | None = None
     ) -> None:

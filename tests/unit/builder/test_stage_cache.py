@@ -107,6 +107,7 @@ def test_sizes_are_told_with_the_stage_that_brought_them(world: World) -> None:
         (stage.name, StageState.SUCCEEDED),
         ("fetch-draft", StageState.SUCCEEDED),
     ]
+    assert [report.name for report in cache.ended] == [stage.name, "fetch-draft"], "once each, as reports list them"
 
 
 def test_another_input_is_another_result(world: World) -> None:
