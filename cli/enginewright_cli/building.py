@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +56,7 @@ def build(
 
     Exit code 1 when no engine may be deployed, 22 when store or hub stayed away: run it again later.
     """
+    signal.signal(signal.SIGTERM, _terminated)
     where = state_directory(state)
     where.prepare()
     ensure_keys(where)
@@ -81,6 +84,11 @@ def build(
         )
     if stalled:
         raise typer.Exit(1)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """As ^C does it: the builder and the work folder go as well."""
+    raise SystemExit(128 + number)
 
 
 def _tell(message: str) -> None:

@@ -167,11 +167,17 @@ def _run(build: EngineBuild, folder: Path, *, store_uri: str, state: StateDirect
         "--signing-key", str(state.signing_key),
     ]  # fmt: skip
     environment = os.environ | {"TERMINATION_MESSAGE_PATH": str(message)}
-    done = subprocess.run(command, env=environment, stdout=sys.stderr if quiet else None, check=False)
+    builder = subprocess.Popen(command, env=environment, stdout=sys.stderr if quiet else None)
+    try:
+        builder.wait()
+    except BaseException:  # told to stop; the builder stops what it runs itself, which takes a moment
+        builder.terminate()
+        builder.wait()
+        raise
     try:
         return BuildOutcome.model_validate_json(message.read_bytes())
     except (OSError, ValidationError):
-        failure = _silent(build.spec.key).model_copy(update={"exit_code": done.returncode})
+        failure = _silent(build.spec.key).model_copy(update={"exit_code": builder.returncode})
         return BuildOutcome(key=build.spec.key, failure=failure)
 
 
