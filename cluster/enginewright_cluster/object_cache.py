@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from .objects.following import Key, key_of
@@ -11,7 +12,8 @@ from .objects.labels import matches
 from .objects.packing import Packing
 from .port import Object
 
-_REMEMBERED = 10_000
+_REMEMBERED_SECONDS = 120.0
+"""Longer than a request takes with all its tries: what was answered before a deletion has come by then."""
 _OWNER = "metadata.ownerReferences.uid"
 
 Entry = tuple[str, str, str]
@@ -30,14 +32,25 @@ class ObjectCache:
     """Newest known version of each object; versions are the API server's, compared as the numbers that they are
     (guaranteed since Kubernetes 1.35, and true of all before)."""
 
-    def __init__(self, indexed_labels: Collection[str], *, by_owner: bool = False) -> None:
-        """`indexed_labels`: those whose values few objects share; selecting by one of them looks at these only."""
+    def __init__(
+        self,
+        indexed_labels: Collection[str],
+        *,
+        by_owner: bool = False,
+        clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
+    ) -> None:
+        """`indexed_labels`: those whose values few objects share; selecting by one of them looks at these only.
+
+        `clock`: seconds from any point; by default of the running event loop.
+        """
         self._indexed = frozenset(indexed_labels)
         self._by_owner = by_owner
+        self._clock = clock
         self._packing = Packing()
         self._packed: dict[Key, _Packed] = {}
-        self._gone: OrderedDict[str, None] = OrderedDict()
-        """Uids of late: an event that comes after the deletion, outdated or out of order, must not bring it back."""
+        self._gone: OrderedDict[str, float] = OrderedDict()
+        """Uids of late, eldest first, and when each was heard to be gone: what comes after the deletion, outdated or
+        out of order, must not bring it back. By time and not by number, or ten kinds' would grow for days."""
         self._by_namespace: dict[str, dict[Key, None]] = {}
         self._index: dict[Entry, tuple[Key, ...]] = {}
 
@@ -60,7 +73,11 @@ class ObjectCache:
 
     def named(self, namespace: str) -> Mapping[str, Object]:
         """The objects of a namespace by name, each unpacked when it is asked for."""
-        return _Named(self, namespace, self._by_namespace.get(namespace, {}))
+        return _Named(self, namespace)
+
+    def names(self, namespace: str) -> Collection[str]:
+        """Of the objects of a namespace."""
+        return [name for _, name in self._by_namespace.get(namespace, ())]
 
     def put(self, item: Object) -> bool:
         """A version of an object; whether it is news, as opposed to one that is known or older than what is."""
@@ -116,15 +133,20 @@ class ObjectCache:
         return {} if item is None else item["metadata"].get("labels") or {}
 
     def _bury(self, uid: str) -> None:
-        self._gone[uid] = None
-        if len(self._gone) > _REMEMBERED:
+        now = self._clock()
+        self._gone[uid] = now
+        self._gone.move_to_end(uid)
+        while now - self._gone[next(iter(self._gone))] > _REMEMBERED_SECONDS:
             self._gone.popitem(last=False)
 
     def _drop(self, key: Key) -> None:
         packed = self._packed.pop(key, None)
         if packed is None:
             return
-        self._by_namespace[key[0]].pop(key)
+        namespace = self._by_namespace[key[0]]
+        namespace.pop(key)
+        if not namespace:
+            del self._by_namespace[key[0]]
         for entry in packed.entries:
             left = tuple(other for other in self._index.pop(entry) if other != key)
             if left:
@@ -154,8 +176,8 @@ class ObjectCache:
 
 
 class _Named(Mapping[str, Object]):
-    def __init__(self, cache: ObjectCache, namespace: str, keys: Collection[Key]) -> None:
-        self._cache, self._namespace, self._keys = cache, namespace, keys
+    def __init__(self, cache: ObjectCache, namespace: str) -> None:
+        self._cache, self._namespace = cache, namespace
 
     def __getitem__(self, name: str) -> Object:
         item = self._cache.get((self._namespace, name))
@@ -164,10 +186,10 @@ class _Named(Mapping[str, Object]):
         return item
 
     def __iter__(self) -> Iterator[str]:
-        return (name for _, name in tuple(self._keys))
+        return iter(self._cache.names(self._namespace))
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._cache.names(self._namespace))
 
 
 def owner_uids(item: Object) -> set[str]:

@@ -224,6 +224,29 @@ def test_a_thousand_objects_take_little_memory() -> None:
     assert cache.select("default", {"model": "7"})[0]["spec"] == text
 
 
+def test_objects_that_come_and_go_leave_nothing_behind() -> None:
+    """But for the uids of the last two minutes: no answer that is older than a deletion takes longer to come."""
+    now = 0.0
+    cache = ObjectCache(["model"], by_owner=True, clock=lambda: now)
+
+    def item(number: int) -> dict[str, Any]:
+        made, owner = config(model=str(number)), {"uid": f"owner-{number}"}
+        made["metadata"] |= {"namespace": f"n{number}", "uid": str(number), "ownerReferences": [owner]}
+        return made
+
+    for number in range(1_000):
+        now = float(number)
+        assert cache.put(item(number))
+        assert cache.deleted(item(number))
+        assert not cache.put(item(number)), "an answer that comes late"
+    assert len(cache._gone) == 121
+    assert not cache._packed
+    assert not cache._index
+    assert not cache._by_namespace
+    assert not cache.put(item(999 - 120))
+    assert cache.put(item(999 - 121))
+
+
 class WithoutConfigMaps(FakeCluster):
     """A cluster that does not know the kind until it is installed."""
 
