@@ -25,12 +25,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
 import platform
+import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -74,8 +76,12 @@ BARS = {
 """Reference of each row, for 10,000 objects (creation: 1,000); 0 where there is none."""
 CREATIONS_PER_SECOND = 100
 NAMESPACES = 10
+DRAIN_SECONDS = 10.0
+"""The operator's default: former engines live on for so long."""
 QUIET_SECONDS = 5.0
 TICK_SECONDS = 0.05
+LAGS = 2_000
+"""Of late that are kept: what the process keeps for the benchmark must not grow, its memory is measured."""
 EVENTS = 40
 LONGEST_SECONDS, LONGEST_SECONDS_A_MODEL = 450.0, 0.15
 
@@ -93,7 +99,11 @@ class Figures(NamedTuple):
     """Monotonic."""
     rss_megabytes: float
     lag_seconds: float
-    """p99 of its event loop."""
+    """p99 of its event loop, of late."""
+
+
+LIVE = "live"
+"""Asks an operator process for the blocks that it has in use; anything else, for its figures."""
 
 
 class FullStore:
@@ -133,24 +143,26 @@ def _operator_process(kubeconfig: Path, pipe: Connection) -> None:
                 writes[f"{call.verb} {call.plural}"] += 1
 
         cluster = await KubernetesCluster.from_kubeconfig(kubeconfig, observe=observe)
-        operator = Counted(cluster, FullStore(), settings())
+        operator = Counted(cluster, FullStore(), settings(drain_seconds=DRAIN_SECONDS))
         operator.visited, operator.visits, operator.last_visit_at = set(), 0, time.monotonic()
         task = asyncio.create_task(operator.run())
-        lags: list[float] = []
+        lags = deque([0.0], maxlen=LAGS)
         while not task.done():
             asleep_at = time.monotonic()
             await asyncio.sleep(TICK_SECONDS)
             lags.append(time.monotonic() - asleep_at - TICK_SECONDS)
-            if pipe.poll():
-                pipe.recv()
-                lag = _percentile([0.0, *lags], 99)
-                pipe.send(
-                    Figures(
-                        len(operator.visited), operator.visits, writes,
-                        time.process_time() - began_seconds, operator.last_visit_at,
-                        _rss_megabytes(), lag,
-                    )
-                )  # fmt: skip
+            if not pipe.poll():
+                continue
+            if pipe.recv() == LIVE:
+                pipe.send(_live_blocks())
+                continue
+            pipe.send(
+                Figures(
+                    len(operator.visited), operator.visits, writes,
+                    time.process_time() - began_seconds, operator.last_visit_at,
+                    _rss_megabytes(), _percentile(lags, 99),
+                )
+            )  # fmt: skip
         task.result()
 
     asyncio.run(run())
@@ -159,6 +171,12 @@ def _operator_process(kubeconfig: Path, pipe: Connection) -> None:
 def _rss_megabytes() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _live_blocks() -> int:
+    """Of Python's allocator, without garbage: a leak of objects shows here whatever the allocators hold in reserve."""
+    gc.collect()
+    return sys.getallocatedblocks()
 
 
 class Process:
@@ -177,14 +195,21 @@ class Process:
         answer: Figures = self._pipe.recv()
         return answer
 
-    async def until_quiet(self, models: int) -> Figures:
-        """When every model was visited and nothing more was for a while."""
+    def live_blocks(self) -> int:
+        """Blocks of memory that its objects are in, as of now."""
+        self._pipe.send(LIVE)
+        blocks: int = self._pipe.recv()
+        return blocks
+
+    async def until_quiet(self, models: int, seconds: float = QUIET_SECONDS) -> Figures:
+        """When every model was visited and nothing more was for so many seconds."""
+        begun = time.monotonic()
         while True:
             await asyncio.sleep(0.2)
             found = self.ask()
-            if found.visited >= models and time.monotonic() - found.last_visit_at > QUIET_SECONDS:
+            if found.visited >= models and time.monotonic() - found.last_visit_at > seconds:
                 return found
-            if time.monotonic() - self.started_at > _longest(models):
+            if time.monotonic() - begun > _longest(models):
                 raise SystemExit(f"after {_longest(models):g} s {found.visited} of {models} models were visited")
 
     def end(self) -> None:

@@ -7,8 +7,14 @@ change something `--rate` times a second: a model's recipe, back, its batching, 
 acts and their order follow from the seed. The resident size of the process is read every second. A process that leaks
 does so by what it does, not by the clock: so many acts stand for as many seconds of the bar's one act a second.
 
-    rss_growth       median of the last tenth over the median of the second tenth, less 1; bar: 0.05
-    rss_growth_a_day what the slope of the last three quarters (least squares) makes of 86,400 acts, likewise
+The resident size also holds what the allocators keep in reserve, which grows by the megabyte and at no rate that could
+be told in a run of minutes. Therefore every model is made as it was at first, half-way and at the end, and what the
+process's objects take is counted once it is quiet: the same content, so that nothing but a leak makes a difference.
+
+    rss_growth        median of the last tenth over the median of the second tenth, less 1; bar: 0.05
+    rss_kb_an_act     slope of the second half (least squares)
+    live_blocks       of Python's allocator, at the end
+    live_growth_a_day what the second half added to the live blocks, over those half-way, made 86,400 acts; bar: 0.05
 """
 
 from __future__ import annotations
@@ -20,11 +26,12 @@ import os
 import random
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any
 
-from benchmarks.operator_scale import Process
+from benchmarks.operator_scale import DRAIN_SECONDS, QUIET_SECONDS, Process
 from enginewright_api.crd import definitions
 from enginewright_cluster.kubernetes import KubernetesCluster
 from enginewright_cluster.port import NAMESPACE, OPTIMIZED_MODEL, Ref
@@ -78,35 +85,60 @@ def _name(number: int) -> str:
     return f"model-{number:04}"
 
 
+@dataclass
+class Soak:
+    """One operator process and its users."""
+
+    users: Users
+    process: Process
+    models: int
+    rate: float
+    sizes: list[tuple[int, float]] = field(default_factory=list)
+    """(acts so far, megabytes), read every second of the acts."""
+
+    async def act(self, numbers: range) -> float:
+        """So many acts; the seconds that they took."""
+        begun = told = time.monotonic()
+        for done, number in enumerate(numbers):
+            await asyncio.sleep(max(0.0, begun + done / self.rate - time.monotonic()))
+            await self.users.act()
+            if time.monotonic() - told >= 1.0:
+                told = time.monotonic()
+                self.sizes.append((number, self.process.ask().rss_megabytes))
+        return time.monotonic() - begun
+
+    async def live_blocks(self) -> int:
+        """Of the process when every model is as it was at first and no former engine is left."""
+        await self.users.create_all()
+        await self.process.until_quiet(self.models, DRAIN_SECONDS + QUIET_SECONDS)
+        return self.process.live_blocks()
+
+
 async def measured(kubeconfig: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The figures of a run."""
     cluster = await KubernetesCluster.from_kubeconfig(kubeconfig)
     await cluster.apply(accelerator_class())
     await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": WORKSPACE}})
-    users = Users(cluster, given.models, given.seed)
-    process = Process(kubeconfig)
-    sizes: list[tuple[int, float]] = []
-    """(acts so far, megabytes)."""
+    users, process = Users(cluster, given.models, given.seed), Process(kubeconfig)
+    soak, acts = Soak(users, process, given.models, given.rate), int(given.rate * given.seconds)
+    half = acts // 2
     try:
-        await users.create_all()
-        await process.until_quiet(given.models)
-        begun = told = time.monotonic()
-        for number in range(int(given.rate * given.seconds)):
-            await asyncio.sleep(max(0.0, begun + number / given.rate - time.monotonic()))
-            await users.act()
-            if time.monotonic() - told >= 1.0:
-                told = time.monotonic()
-                sizes.append((number, process.ask().rss_megabytes))
-        seconds = time.monotonic() - begun
+        await soak.live_blocks()
+        seconds = await soak.act(range(half))
+        early = await soak.live_blocks()
+        seconds += await soak.act(range(half, acts))
+        late = await soak.live_blocks()
     finally:
         process.end()
         await cluster.delete(Ref(NAMESPACE, WORKSPACE))
         await cluster.close()
     return {
-        **growth(sizes),
+        **growth(soak.sizes),
+        "live_blocks": late,
+        "live_growth_a_day": round((late / early - 1) * ACTS_A_DAY / (acts - half), 4),
         "acts": dict(users.done),
-        "acts_a_second": round(sum(users.done.values()) / seconds, 2),
-        "megabytes_after_acts": [(acts, round(size, 1)) for acts, size in sizes[::30]],
+        "acts_a_second": round(acts / seconds, 2),
+        "megabytes_after_acts": [(acts, round(size, 1)) for acts, size in soak.sizes[::30]],
     }
 
 
@@ -115,17 +147,17 @@ def growth(sizes: list[tuple[int, float]]) -> dict[str, float]:
     tenth = len(sizes) // 10
     early = median(size for _, size in sizes[tenth : 2 * tenth])
     late = median(size for _, size in sizes[-tenth:])
-    rest = sizes[len(sizes) // 4 :]
-    slope = linear_regression([acts for acts, _ in rest], [size for _, size in rest]).slope
+    half = sizes[len(sizes) // 2 :]
+    slope = linear_regression([acts for acts, _ in half], [size for _, size in half]).slope
     return {
         "rss_megabytes": round(late, 1),
         "rss_growth": round(late / early - 1, 4),
-        "rss_growth_a_day": round(slope * ACTS_A_DAY / early, 4),
+        "rss_kb_an_act": round(1000 * slope, 3),
     }
 
 
 def main() -> int:
-    """Exit code 1 when memory grew by more than the bar."""
+    """Exit code 1 when memory grew by more than a bar."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, default=200)
     parser.add_argument("--rate", type=float, default=5.0, help="acts a second")
@@ -141,7 +173,7 @@ def main() -> int:
     print(json.dumps(found))
     if given.json is not None:
         given.json.write_text(json.dumps({"cpus": os.cpu_count(), **found}, indent=1) + "\n")
-    return 0 if found["rss_growth"] <= BAR else 1
+    return 0 if max(found["rss_growth"], found["live_growth_a_day"]) <= BAR else 1
 
 
 if __name__ == "__main__":
