@@ -35,6 +35,10 @@ class Target:
         return " ".join(part for part in (self.verb, self.kind.plural, place) if part)
 
 
+_UNTYPED = "failed to create typed patch object"
+"""What server-side apply says, as a 500, of a value of another type than the schema's."""
+
+
 def error_for(target: Target, code: int, body: bytes, *, uid: str | None = None) -> EnginewrightError:
     """The error for an answer of 400 or more.
 
@@ -65,6 +69,8 @@ def error_for(target: Target, code: int, body: bytes, *, uid: str | None = None)
             error = another_uid(target, uid)
         case 408 | 429:
             error = UnavailableError(reason or "TooManyRequests", said)
+        case 500 if _UNTYPED in said:
+            error = InvalidError("Invalid", said)
         case _ if code >= 500:
             error = UnavailableError(reason or "ServerError", said)
         case _:

@@ -286,6 +286,14 @@ async def test_defaults_are_filled_in(place: Place) -> None:
     assert created["status"] == {"observedGeneration": -1, "replicas": 0, "selector": ""}
 
 
+async def test_defaults_go_with_the_block_that_is_left_out(place: Place) -> None:
+    with_draft = place.model("m", task="TextGeneration", runtime={"speculativeDecoding": {"method": "NGram"}})
+    created = await place.cluster.apply(with_draft)
+    assert created["spec"]["runtime"]["speculativeDecoding"] == {"method": "NGram", "draftTokens": 4}
+    without = await place.cluster.apply(place.model("m", task="TextGeneration"))
+    assert "speculativeDecoding" not in without["spec"].get("runtime", {})
+
+
 @pytest.mark.parametrize("wrong", WRONG[::8], ids=lambda wrong: wrong.id)
 async def test_wrong_objects_are_refused_naming_the_field(place: Place, wrong: Any) -> None:
     with pytest.raises(InvalidError) as refused:

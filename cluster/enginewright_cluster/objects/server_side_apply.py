@@ -38,7 +38,7 @@ def apply_to(live: Object, manifest: Object, *, manager: str, force: bool) -> Ob
     for path in sorted(mine - kept, key=lambda path: (path[-1] != ITEM, len(path))):
         # What was empty or atomic may have parts now; they are somebody's.
         if not _owned_below(path[:-1] if path[-1] == ITEM else path, kept):
-            _remove(merged, path, keep=kept)
+            _remove(merged, _forsaken(path, kept), keep=kept)
     ownership[owner] = set(stated)
     record(merged, ownership)
     return merged
@@ -88,6 +88,12 @@ def _merged_list(kind: str, path: Path, live: list[Any], stated: list[Any], keys
         _merged(kind, (*path, item_step(item, keys)), there.pop(item_step(item, keys), None), item) for item in stated
     ]
     return merged + list(there.values())
+
+
+def _forsaken(path: Path, kept: set[Path]) -> Path:
+    """The outermost field above that nobody has anything of any more: defaults that it was filled with go as well."""
+    depths = range(2, len(path))
+    return next((path[:depth] for depth in depths if not _owned_below(path[:depth], kept)), path)
 
 
 def _owned_below(prefix: Path, owned: set[Path]) -> bool:

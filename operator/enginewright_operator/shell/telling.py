@@ -34,6 +34,8 @@ class Teller:
         self._behind = behind
         self._waiting: deque[Object] = deque(maxlen=MOST_WAITING)
         self._came = asyncio.Event()
+        self._dropped = 0
+        """Of late, since it was last logged."""
 
     async def tell(self, event: Emit) -> None:
         """Now, or in its turn when visits are late. Raises TransientError when the cluster is away now."""
@@ -41,8 +43,7 @@ class Teller:
         if not self._behind():
             await self._send(found)
             return
-        if len(self._waiting) == MOST_WAITING:
-            log.warning("event dropped: too many wait", extra={"reason": self._waiting[0]["reason"]})
+        self._dropped += len(self._waiting) == self._waiting.maxlen
         self._waiting.append(found)
         self._came.set()
 
@@ -52,12 +53,19 @@ class Teller:
             while self._waiting:
                 if self._behind():
                     await asyncio.sleep(PAUSE_SECONDS)
+                self._log_dropped()
                 try:
                     await self._send(self._waiting.popleft())
                 except TransientError as error:
                     log.warning("event lost", extra={"error": str(error)})
             self._came.clear()
             await self._came.wait()
+
+    def _log_dropped(self) -> None:
+        """One line for many: ten thousand new models dropped thirty thousand Events."""
+        if self._dropped:
+            log.warning("events dropped: too many waited", extra={"events": self._dropped})
+            self._dropped = 0
 
     async def _send(self, event: Object) -> None:
         """Events are told once: their name says the occasion. One that is refused is logged, not retried."""

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 from datetime import UTC, datetime
 
+import pytest
+
 from enginewright_api.errors import TransientError
 from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.port import EVENT, Object
 from enginewright_operator.core.effects import Emit
+from enginewright_operator.shell import telling
 from enginewright_operator.shell.telling import Teller
 
 MODEL: Object = {
@@ -79,3 +82,19 @@ async def test_one_that_is_lost_does_not_hold_up_others() -> None:
     late.append(False)
     await work(sender)
     assert await reasons(cluster) == {"Built"}
+
+
+async def test_those_that_are_dropped_are_logged_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(telling, "MOST_WAITING", 3)
+    cluster = FakeCluster()
+    late = [True]
+    sender = teller(cluster, late)
+    for number in range(8):
+        await sender.tell(emit(f"Event{number}"))
+    late.append(False)
+    await work(sender)
+    assert await reasons(cluster) == {"Event5", "Event6", "Event7"}
+    (line,) = [record for record in caplog.records if "dropped" in record.message]
+    assert line.__dict__["events"] == 5
