@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from enginewright_api.recipe import Task
+
 from .errors import RefusedError
 from .exchange import Exchange
 from .keys import Caller
@@ -31,6 +33,16 @@ def find_model(
     model = resolve(caller.visible(gateway.table.models()), wanted, headers.get(NAMESPACE) or None)
     exchange.model = model.id
     return model
+
+
+def check_answers_whole(model: ServedModel) -> None:
+    """For calls that have one answer. Raises RefusedError 400 for a model whose answers come in parts."""
+    if model.task is Task.TEXT_GENERATION:
+        raise RefusedError(
+            400, "WrongTask",
+            f"model {model.id} generates text, its answers come in parts: ask it over /v1/chat/completions,"
+            " /v1/completions or the gRPC call ModelStreamInfer",
+        )  # fmt: skip
 
 
 def deadline(gateway: Gateway, headers: Mapping[str, str]) -> float | None:

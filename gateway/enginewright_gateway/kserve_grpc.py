@@ -12,7 +12,7 @@ from . import wire
 from .errors import NotNowError, RefusedError, grpc_status
 from .exchange import Exchange, finish
 from .grpc_errors import http_code, server_code
-from .headers import TRACE, find_model, identify
+from .headers import TRACE, check_answers_whole, find_model, identify
 from .kserve_stream import Opening, relay_stream
 from .service import Gateway
 from .upstream import SERVICE
@@ -128,6 +128,8 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ha
         metadata = metadata_of(context)
         caller = identify(self._gateway, metadata, exchange)
         model = find_model(self._gateway, metadata, caller, wire.first_string(message), exchange)
+        if exchange.inference:
+            check_answers_whole(model)
         left: float | None = context.time_remaining()
         return await self._gateway.infer(
             model, exchange, method, message,

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from .errors import NotNowError, RefusedError, kserve_body
 from .exchange import Exchange
-from .headers import TRACE, deadline, find_model, identify
+from .headers import TRACE, check_answers_whole, deadline, find_model, identify
 from .inbound import ClientLeftError, Inbound, unless_left
 from .routes import Endpoint, ServedModel
 from .service import EndpointFailedError, Fault, Gateway, connection_failure
@@ -76,6 +76,8 @@ def kserve_router(gateway: Gateway) -> APIRouter:
         model = find_model(gateway, request.headers, caller, path["name"], exchange)
         if action == "ready" and not model.all_endpoints:
             return JSONResponse({"error": f"model {model.id} is not ready: {model.condition}"}, status_code=400)
+        if action == "infer":
+            check_answers_whole(model)
         if exchange.inference:
             _check_lengths(request.headers)
         version: str = path.get("version", "")

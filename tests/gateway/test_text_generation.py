@@ -17,6 +17,7 @@ import numpy as np
 import openai
 import pytest
 import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
 from enginewright_api.errors import TransientError
 from enginewright_cli.demo import chat as demo_chat
@@ -356,3 +357,17 @@ def test_a_model_process_that_dies_mid_stream_is_an_error_not_an_end(staged: Pat
                 pass
         assert server.process.wait(30) != 0  # and serve asks to be started again
         until(lambda: gateway.metric("enginewright_requests_total", model="search/smollm2", code="503") == 1)
+
+
+def test_calls_that_have_one_answer_are_told_where_text_is_streamed(gateway: RunningGateway) -> None:
+    answer = httpx.post(f"{gateway.url}/v2/models/smollm2/infer", json={"inputs": []})
+    assert answer.status_code == 400
+    assert "/v1/chat/completions" in answer.json()["error"]
+    text = tritonclient.grpc.InferInput("text_input", [1], "BYTES")
+    text.set_data_from_numpy(np.array([b"Hello"], np.object_))
+    with (
+        tritonclient.grpc.InferenceServerClient(gateway.grpc) as asked,
+        pytest.raises(InferenceServerException, match="ModelStreamInfer") as refused,
+    ):
+        asked.infer("smollm2", [text])
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
