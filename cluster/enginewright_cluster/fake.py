@@ -57,10 +57,15 @@ class FakeCluster:
         return self._call(Call("get", ref.kind, normal(ref)), lambda: self._objects.get(ref))
 
     async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> Sequence[Object]:
         """Objects of a kind by namespace and name."""
-        return self._call(Call("list", kind), lambda: self._listed(kind, namespace, labels))
+        return self._call(Call("list", kind), lambda: self._listed(kind, namespace, labels, name))
 
     async def apply(self, manifest: Object, *, field_manager: str = FIELD_MANAGER, force: bool = True) -> Object:
         """Server-side apply."""
@@ -142,9 +147,11 @@ class FakeCluster:
         for watcher in self._watchers:
             self._relist(watcher)
 
-    def _listed(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None) -> Sequence[Object]:
+    def _listed(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None, name: str | None = None
+    ) -> Sequence[Object]:
         found = self._rows.select(kind, namespace)
-        return [item for item in found if matches(labels, item)]
+        return [item for item in found if matches(labels, item) and name in (None, item["metadata"]["name"])]
 
     def _call(self, call: Call, act: Callable[[], T]) -> T:
         fault = self.faults(call)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .object_cache import ObjectCache, owner_uids
@@ -43,8 +43,9 @@ class Informed:
         self._caches = {kind: ObjectCache(indexed_labels, by_owner=kind in owned_kinds) for kind in kinds}
         self._selected: dict[Kind, tuple[str | None, Mapping[str, str]]] = {}
         """Namespace and labels of the watch of each kind, once its present is known."""
-        self._indexed = frozenset(indexed_labels)
-        self._doubtful: dict[Kind, dict[Ref, _Doubt]] = {kind: {} for kind in kinds}
+        self._doubtful: dict[Kind, dict[Ref, int]] = {kind: {} for kind in kinds}
+        """Objects to which something was done with unknown outcome, and the number of the doubt."""
+        self._doubts = itertools.count()
         self._begun = {kind: asyncio.Event() for kind in kinds}
         self._missing: dict[Kind, tuple[str, str]] = {}
         """Reason and message, of kinds that the cluster did not know when their watch last tried to begin."""
@@ -65,16 +66,22 @@ class Informed:
         return await self._cluster.get(ref)
 
     async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> Sequence[Object]:
         """See `Cluster.list`. With labels, objects that the watch's own labels leave out are not ours to see."""
         if kind in self._missing:
             # A new one each time: an error that is raised again grows by the frames of each raise, and keeps them.
             raise NotFoundError(*self._missing[kind])
         if not self._covers(kind, namespace, labels):
-            return await self._cluster.list(kind, namespace=namespace, labels=labels)
+            return await self._cluster.list(kind, namespace=namespace, labels=labels, name=name)
         await self._settle_doubts(kind)
-        return self._caches[kind].select(namespace, labels)
+        found = self._caches[kind].select(namespace, labels)
+        return found if name is None else [item for item in found if item["metadata"]["name"] == name]
 
     async def named(self, kind: Kind, namespace: str) -> Mapping[str, Object]:
         """All objects of a namespace by name; from memory each is looked up when it is asked for."""
@@ -94,7 +101,7 @@ class Informed:
     async def apply(self, manifest: Object, *, field_manager: str = "enginewright", force: bool = True) -> Object:
         """See `Cluster.apply`."""
         work = self._cluster.apply(manifest, field_manager=field_manager, force=force)
-        return await self._written(ref_of(manifest), work, manifest)
+        return await self._written(ref_of(manifest), work)
 
     async def create(self, manifest: Object) -> Object:
         """See `Cluster.create`."""
@@ -103,7 +110,7 @@ class Informed:
             made = await work
             self._know(kind_of(made), made)
             return made
-        return await self._written(ref_of(manifest), work, manifest)
+        return await self._written(ref_of(manifest), work)
 
     async def patch_status(
         self,
@@ -196,14 +203,14 @@ class Informed:
             return False
         return not watched_labels or bool(labels)
 
-    async def _written(self, ref: Ref, work: Awaitable[Object], manifest: Object | None = None) -> Object:
+    async def _written(self, ref: Ref, work: Awaitable[Object]) -> Object:
         """Know what a write answers; after one that failed, ask before answering anything about its kind."""
         try:
             result = await work
         except InvalidError:
             raise  # nothing happened
         except BaseException:
-            self._doubt(ref, manifest)
+            self._doubt(ref)
             raise
         self._know(ref.kind, result)
         return result
@@ -215,16 +222,9 @@ class Informed:
         finally:
             self._doubt(ref)
 
-    def _doubt(self, ref: Ref, manifest: Object | None = None) -> None:
-        if ref.kind not in self._doubtful:
-            return
-        ref = normal(ref)
-        doubts, cache = self._doubtful[ref.kind], self._caches[ref.kind]
-        stated = (manifest or {"metadata": {}})["metadata"].get("labels") or {}
-        labels = {**stated, **cache.labels(_key(ref))}
-        narrow = {name: value for name, value in labels.items() if name in self._indexed}
-        times = doubts[ref].times + 1 if ref in doubts else 1
-        doubts[ref] = _Doubt(times, narrow)
+    def _doubt(self, ref: Ref) -> None:
+        if ref.kind in self._doubtful:
+            self._doubtful[ref.kind][normal(ref)] = next(self._doubts)
 
     def _know(self, kind: Kind, item: Object) -> None:
         cache = self._caches.get(kind)
@@ -255,24 +255,15 @@ class Informed:
             return
         cache, key = self._caches[ref.kind], _key(ref)
         known = cache.uid(key)
-        labels = {**self._selected[ref.kind][1], **doubt.labels}
-        items = await self._cluster.list(ref.kind, namespace=ref.namespace, labels=labels)
-        item = next((item for item in items if item["metadata"]["name"] == ref.name), None)
+        labels = self._selected[ref.kind][1]
+        found = await self._cluster.list(ref.kind, namespace=ref.namespace, labels=labels, name=ref.name)
+        item = next(iter(found), None)
         if known is not None and (item is None or item["metadata"].get("uid") != known):
             self._missed(ref.kind, key, known)
         if item is not None:
             self._know(ref.kind, item)
         if self._doubtful[ref.kind].get(ref) == doubt:
             self._doubtful[ref.kind].pop(ref)
-
-
-@dataclass(frozen=True, slots=True)
-class _Doubt:
-    """About an object to which something was done with unknown outcome."""
-
-    times: int
-    labels: Mapping[str, str]
-    """By which few others are found with it."""
 
 
 def _key(ref: Ref) -> Key:

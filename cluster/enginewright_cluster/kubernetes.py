@@ -52,10 +52,15 @@ class KubernetesCluster:
         return await self._object(_target("get", ref), "GET")
 
     async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> Sequence[Object]:
         """See `Cluster.list`."""
-        return await listed(self._connection, Selection(kind, namespace, labels))
+        return await listed(self._connection, Selection(kind, namespace, labels, name))
 
     async def apply(self, manifest: Object, *, field_manager: str = "enginewright", force: bool = True) -> Object:
         """See `Cluster.apply`."""

@@ -37,14 +37,20 @@ class Selection:
     kind: Kind
     namespace: str | None
     labels: Mapping[str, str] | None
+    name: str | None = None
+    """Of the one object that is meant."""
 
     def target(self, verb: str) -> Target:
         """The collection, as calls name it."""
         return Target(verb, self.kind, self.namespace if self.kind.namespaced else None)
 
     def query(self, **more: str) -> dict[str, str]:
-        """Query parameters that select by labels, and `more`."""
-        return more | ({"labelSelector": selector_text(self.labels)} if self.labels else {})
+        """Query parameters that select by labels and name, and `more`."""
+        if self.labels:
+            more["labelSelector"] = selector_text(self.labels)
+        if self.name is not None:
+            more["fieldSelector"] = f"metadata.name={self.name}"
+        return more
 
 
 def cleaned(item: Object) -> Object:

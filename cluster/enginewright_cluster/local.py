@@ -66,11 +66,16 @@ class LocalCluster:
         return await self._read(lambda rows: self._objects(rows).get(ref))
 
     async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> Sequence[Object]:
         """Objects of a kind by namespace and name."""
         items = await self._read(lambda rows: rows.select(kind, namespace))
-        return [item for item in items if matches(labels, item)]
+        return [item for item in items if matches(labels, item) and name in (None, item["metadata"]["name"])]
 
     async def apply(self, manifest: Object, *, field_manager: str = FIELD_MANAGER, force: bool = True) -> Object:
         """Server-side apply."""

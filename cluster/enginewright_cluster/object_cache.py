@@ -127,11 +127,6 @@ class ObjectCache:
         packed = self._packed.get(key)
         return str(packed.version) if packed is not None and packed.uid == uid and packed.version else None
 
-    def labels(self, key: Key) -> Mapping[str, str]:
-        """Of the object of this name; empty when it is not known."""
-        item = self.get(key)
-        return {} if item is None else item["metadata"].get("labels") or {}
-
     def _bury(self, uid: str) -> None:
         now = self._clock()
         self._gone[uid] = now

@@ -106,9 +106,17 @@ class Cluster(Protocol):
         ...
 
     async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> Sequence[Object]:
-        """Objects of a kind, in all namespaces when `namespace` is None, filtered by equality of labels."""
+        """Objects of a kind, in all namespaces when `namespace` is None, filtered by equality of labels and by name.
+
+        The list of one name needs no right to read objects by name.
+        """
         ...
 
     async def apply(self, manifest: Object, *, field_manager: str = "enginewright", force: bool = True) -> Object:

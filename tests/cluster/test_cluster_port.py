@@ -188,6 +188,17 @@ async def test_bad_names_are_refused(place: Place, name: str) -> None:
 # Apply
 
 
+async def test_one_name_is_listed_alone(place: Place) -> None:
+    for name in ("one", "one-more"):
+        await place.cluster.apply(place.config(name, labels={"x": "1"}))
+        await place.cluster.apply(place.model(name))
+    for kind, labels in ((CONFIG_MAP, {"x": "1"}), (OPTIMIZED_MODEL, None)):
+        found = await place.cluster.list(kind, namespace=place.namespace, labels=labels, name="one")
+        assert [item["metadata"]["name"] for item in found] == ["one"]
+    assert not await place.cluster.list(CONFIG_MAP, namespace=place.namespace, labels={"x": "2"}, name="one")
+    assert not await place.cluster.list(OPTIMIZED_MODEL, namespace=place.namespace, name="two")
+
+
 async def test_apply_creates_then_merges_then_leaves_alone(place: Place) -> None:
     first = await place.cluster.apply(place.config("one", {"a": "1"}))
     second = await place.cluster.apply(place.config("one", {"a": "2"}))

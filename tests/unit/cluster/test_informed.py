@@ -341,3 +341,30 @@ async def test_nothing_is_answered_from_a_present_that_is_told_in_part() -> None
     await anext(watch)
     assert len(await cluster.list(CONFIG_MAP, labels=OURS)) == 2, "asked for: the watch has told one"
     assert not cluster._begun[CONFIG_MAP].is_set()
+
+
+class Answering(FakeCluster):
+    """Counts the objects that lists answered with."""
+
+    answered = 0
+
+    async def list(self, kind: Kind, **selection: Any) -> Sequence[Object]:
+        """As the port's."""
+        found = await super().list(kind, **selection)
+        self.answered += len(found)
+        return found
+
+
+async def test_an_object_in_doubt_is_asked_for_alone() -> None:
+    inner = Answering()
+    for name in ("one", *(f"other-{number}" for number in range(20))):
+        await inner.create(config(name))
+    cluster = Informed(inner, [CONFIG_MAP], ["model"])
+    async with _following(cluster):
+        await cluster.begun()
+        inner.faults = Script(Rule(Fault.UNAVAILABLE, verb="apply"))
+        with pytest.raises(UnavailableError):
+            await cluster.apply(config())
+        inner.answered = 0
+        assert (await cluster.get(ONE))["metadata"]["name"] == "one"
+    assert inner.answered == 1
