@@ -94,7 +94,7 @@ class TritonProcess:
                     "--grpc-address", self.address, "--grpc-port", str(self.grpc_port),
                     "--metrics-address", "127.0.0.1", "--metrics-port", str(self.metrics_port),
                     # Servers of one machine must not share the stubs' shared memory regions.
-                    "--backend-config", f"python,shm-region-prefix-name=gw{self.http_port}",
+                    "--backend-config", f"python,shm-region-prefix-name={self._regions}",
                 ],
                 env=environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -123,7 +123,7 @@ class TritonProcess:
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 command = (folder / "cmdline").read_bytes()
-                if b"triton_python_backend_stub" in command and f"gw{self.http_port}".encode() in command:
+                if b"triton_python_backend_stub" in command and self._regions.encode() in command:
                     os.kill(int(folder.name), signal.SIGKILL)
 
     def kill(self) -> None:
@@ -133,6 +133,13 @@ class TritonProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+            for region in Path("/dev/shm").glob(f"{self._regions}*"):
+                region.unlink(missing_ok=True)
+
+    @property
+    def _regions(self) -> str:
+        """What the names of its stubs' shared memory begin with."""
+        return f"gw{self.http_port}-"
 
     def close(self) -> None:
         """Kill and clean up."""
