@@ -30,6 +30,8 @@ _MAX_TOKENS = 128
 _BATCH = 16
 _FITTED_BATCHES = 8
 """Their tokens fit the first maps between states; they are learnt from like the others."""
+_FITTED_TOKENS = 512
+"""Of each of them: twice a width of 2048 in all, and no more memory than that needs."""
 _LEARNING_RATE = 3e-4
 """At a hidden width of 384; wider models learn at a rate that is smaller in proportion (Yang 2022, muP)."""
 _RATE_WIDTH = 384
@@ -163,23 +165,26 @@ def _projections(
     narrow, wide = student.config.hidden_size, teacher.config.hidden_size
     if Objective.HIDDEN_STATES not in objectives or narrow == wide:
         return None
-    own, wanted = _states(student, texts), _states(teacher, texts)
+    pairs = layer_pairs(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    own = _states(student, texts, [layer for layer, _ in pairs])
+    wanted = _states(teacher, texts, [layer for _, layer in pairs])
     maps = nn.ModuleList()
-    for layer, taught in layer_pairs(len(own) - 1, len(wanted) - 1):
+    for narrow_states, wide_states in zip(own, wanted, strict=True):
         fit = nn.Linear(narrow, wide, bias=False)
         with torch.no_grad():
-            fit.weight.copy_(torch.linalg.lstsq(own[layer], wanted[taught]).solution.T)
+            fit.weight.copy_(torch.linalg.lstsq(narrow_states, wide_states).solution.T)
         maps.append(fit)
     return maps
 
 
-def _states(model: transformers.PreTrainedModel, texts: list[Batch]) -> list[torch.Tensor]:
-    """Hidden states of the real tokens [tokens, width], one tensor a layer, embeddings first."""
+def _states(model: transformers.PreTrainedModel, texts: list[Batch], layers: list[int]) -> list[torch.Tensor]:
+    """Hidden states [tokens, width] of these layers, embeddings being 0, for the first real tokens of each batch."""
     found = []
     for batch in texts:
         with torch.no_grad():
             states = answer(model, batch, (Objective.HIDDEN_STATES,)).hidden_states
-        found.append([state[batch.attention_mask.bool()] for state in states])
+        real = batch.attention_mask.bool()
+        found.append([states[layer][real][:_FITTED_TOKENS].clone() for layer in layers])
     return [torch.cat(layer) for layer in zip(*found, strict=True)]
 
 
