@@ -14,7 +14,12 @@ from enginewright_api.evidence import EvidenceRequest
 from enginewright_api.identity import digest_of
 from enginewright_api.outcome import BuildOutcome
 from enginewright_api.recipe import AcceleratorFacts, BuildRequest, Recipe, Toolchain, build_key
+from enginewright_builder.places import Places
+from enginewright_builder.progress import JsonLines
+from enginewright_builder.stages.cache import StageCache
+from enginewright_builder.stages.publish import Restore, find_published
 from enginewright_cli.local.accelerators import detect_cpu
+from enginewright_store import open_store
 
 _COMPILERS = ("openvino", "nncf", "torch", "transformers", "onnxruntime", "onnx")
 
@@ -45,3 +50,14 @@ def run_build(wanted: BuildRequest, workdir: Path, threads: int) -> BuildOutcome
         check=False,
     )  # fmt: skip
     return BuildOutcome.model_validate_json(message.read_bytes())
+
+
+def built_engine(wanted: BuildRequest, workdir: Path, threads: int, *, name: str) -> Path:
+    """Folder of the published engine: engine.json, engine/, tokenizer/. Ends the program when the build fails."""
+    outcome = run_build(wanted, workdir, threads)
+    if outcome.failure is not None:
+        sys.exit(f"{name}: {outcome.failure.reason}: {outcome.failure.message}")
+    places, store = Places(workdir / "work", workdir, workdir, workdir), open_store((workdir / "store").as_uri())
+    published = find_published(store, wanted.key)
+    assert published is not None, "the builder reported success but published nothing"
+    return StageCache(places, store, JsonLines(sys.stderr), []).run(Restore(published, store)).folder

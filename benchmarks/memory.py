@@ -31,7 +31,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.builds import build_request, run_build
+from benchmarks.builds import build_request, built_engine
 from benchmarks.models.bert_base import random_encoder
 from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescription
 from enginewright_api.footprint import Footprint, footprint
@@ -42,15 +42,11 @@ from enginewright_builder.datasets.news import evaluation_rows
 from enginewright_builder.machine import default_threads, describe_machine
 from enginewright_builder.places import Places
 from enginewright_builder.processes import Children
-from enginewright_builder.progress import JsonLines
 from enginewright_builder.servers.asking import Client
 from enginewright_builder.servers.generating import GenerationClient
 from enginewright_builder.servers.server import Server
 from enginewright_builder.sources.origins import origin_of
 from enginewright_builder.speed.texts import texts_of
-from enginewright_builder.stages.cache import StageCache
-from enginewright_builder.stages.publish import Restore, find_published
-from enginewright_store import open_store
 
 TOLERANCE = 0.15
 _ROUNDS = 2
@@ -100,14 +96,7 @@ def cases() -> list[Case]:
 
 def engine(case: Case, workdir: Path, threads: int) -> Path:
     """Folder of the engine, built or found, with the case's limits in its description."""
-    wanted = _request(case)
-    outcome = run_build(wanted, workdir, threads)
-    if outcome.failure is not None:
-        sys.exit(f"{case.name}: {outcome.failure.reason}: {outcome.failure.message}")
-    places, store = Places(workdir / "work", workdir, workdir, workdir), open_store((workdir / "store").as_uri())
-    published = find_published(store, wanted.key)
-    assert published is not None, "the builder reported success but published nothing"
-    built = StageCache(places, store, JsonLines(sys.stderr), []).run(Restore(published, store)).folder
+    built = built_engine(_request(case), workdir, threads, name=case.name)
     return _with_limits(case, built, workdir / "served" / case.name)
 
 

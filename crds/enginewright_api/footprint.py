@@ -40,6 +40,8 @@ _RUNTIME_BYTES = {Backend.OPENVINO: 226 * _MIB, Backend.ONNX_RUNTIME: 200 * _MIB
 """Supervisor (51 MiB), tritonserver (37 MiB), and the process that runs the model, without the model."""
 _ARENA = {Backend.ONNX_RUNTIME: 2.5}
 """What the arena of activations holds for each byte in use: ONNX Runtime's grows by powers of two."""
+_PARTS = 1.3
+"""Of a batch divided among the cores: each part keeps what its widest point took, and so do single texts."""
 _LOGIT_COPIES = 20
 """What sampling holds for each request, in rows of logits; measured with SmolLM2 at 4 and at 16 requests."""
 _GENERATION_BYTES = 15 * _MIB
@@ -158,7 +160,14 @@ def _weights(geometry: Geometry, recipe: Recipe) -> float:
     # float32, whatever they are stored in.
     packed = matrix if _multiplied_as_stored(recipe.quantization) else _FLOAT_BYTES
     expanded = 0.0 if table == _FLOAT_BYTES else _FLOAT_BYTES
-    return stored + geometry.layer_weights * packed + geometry.embedding_weights * expanded
+    copies = 2 if _divided(recipe) else 1
+    return stored + copies * (geometry.layer_weights * packed + geometry.embedding_weights * expanded)
+
+
+def _divided(recipe: Recipe) -> bool:
+    """Whether batches are compiled for as well as single texts: a part of the texts for each core."""
+    encodes = recipe.backend is Backend.OPENVINO and recipe.task is not Task.TEXT_GENERATION
+    return encodes and recipe.limits.max_batch_size > 1
 
 
 def _bytes_each(recipe: Recipe) -> tuple[float, float]:
@@ -212,4 +221,5 @@ def _activations(geometry: Geometry, recipe: Recipe, step_tokens: int) -> float:
     if recipe.task is Task.TEXT_GENERATION and recipe.backend is Backend.OPENVINO:
         logits = requests * geometry.vocabulary * _LOGIT_COPIES
         return _FLOAT_BYTES * (min(tokens, step_tokens) * wide + logits)
-    return _FLOAT_BYTES * tokens * wide * _ARENA.get(recipe.backend, 1.0)
+    spread = _PARTS if _divided(recipe) else _ARENA.get(recipe.backend, 1.0)
+    return _FLOAT_BYTES * tokens * wide * spread

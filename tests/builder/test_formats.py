@@ -245,6 +245,28 @@ def test_short_inputs_take_a_shape_of_their_own_and_get_the_same_answers(graphs:
         assert took_it == (batch == 1 and tokens <= 32)
 
 
+def test_batches_are_divided_among_the_cores_and_get_the_same_answers(graphs: dict[Backend, Path]) -> None:
+    one, two = (OpenVinoRunner(graphs[OPENVINO] / "openvino.xml", description(OPENVINO), cores) for cores in (1, 2))
+    for batch, tokens, divided in ((1, 128, None), (2, 16, None), (4, 32, [2, 2]), (3, 64, None), (31, 16, [16, 15])):
+        ids = np.arange(batch * tokens, dtype=np.int64).reshape(batch, tokens) + 2000
+        mask = np.ones_like(ids)
+        mask[:, tokens - 3 :] = 0
+        for stream in two._streams:
+            stream.infer({name: np.ones((1, 8), np.int64) for name in description(OPENVINO).inputs})
+        found = two.run({"input_ids": ids, "attention_mask": mask})
+        assert np.abs(found - one.run({"input_ids": ids, "attention_mask": mask})).max() < 1e-5
+        assert [stream.get_output_tensor(0).shape[0] for stream in two._streams] == (divided or [1, 1])
+
+
+def test_a_batch_that_fails_leaves_the_streams_usable(graphs: dict[Backend, Path]) -> None:
+    runner = OpenVinoRunner(graphs[OPENVINO] / "openvino.xml", description(OPENVINO), 2)
+    good = {"input_ids": np.full((4, 64), 2000, np.int64), "attention_mask": np.ones((4, 64), np.int64)}
+    wanted = np.array(runner.run(good))
+    with pytest.raises(RuntimeError):
+        runner.run({**good, "attention_mask": np.ones((4, 63), np.int64)})
+    assert np.array_equal(runner.run(good), wanted)
+
+
 _TWICE = """
 import sys
 from pathlib import Path

@@ -67,7 +67,7 @@ def test_onnx_runtime_quantises_products_alone_and_its_arena_is_larger() -> None
     weights = footprint(geometry, recipe(backend="ONNXRuntime", quantization={"format": "INT8", "method": "GPTQ"}))
     assert products.weights_bytes == geometry.layer_weights + 4 * geometry.embedding_weights
     assert weights.weights_bytes == geometry.layer_weights + geometry.embedding_weights
-    assert products.activation_bytes == 2.5 * footprint(geometry, recipe()).activation_bytes
+    assert products.activation_bytes == 2.5 * footprint(geometry, recipe(backend="Torch")).activation_bytes
 
 
 def test_grouped_queries_shrink_the_cache() -> None:
@@ -84,6 +84,13 @@ def test_grouped_queries_shrink_the_cache() -> None:
 
 def test_an_encoder_has_no_key_value_cache() -> None:
     assert footprint(Geometry.of(MINILM), recipe()).kv_cache_bytes == 0
+
+
+def test_an_encoder_packs_its_matrices_for_single_texts_and_for_batches() -> None:
+    geometry = Geometry.of(MINILM)
+    one, many = (footprint(geometry, recipe(limits={"maxBatchSize": size})).weights_bytes for size in (1, 32))
+    assert many - one == 4 * geometry.layer_weights
+    assert one == 2 * 4 * geometry.layer_weights + 4 * geometry.embedding_weights
 
 
 def test_weights_shrink_with_the_format() -> None:

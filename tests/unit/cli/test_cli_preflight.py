@@ -51,7 +51,7 @@ def test_a_rung_shows_memory_and_time(tmp_path: Path) -> None:
     assert rung["memory"].endswith("MiB")
     assert rung["time"].startswith("about ")
     told = planned(tmp_path, model(source=source))
-    assert "weights 77 MiB" in told
+    assert "weights 133 MiB" in told
     assert "backend OpenVINO (of OpenVINO, ONNXRuntime, fastest first), method SmoothQuant" in told
 
 
