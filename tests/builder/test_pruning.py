@@ -160,6 +160,8 @@ def test_recovery_brings_answers_back(tmp_path: Path, whole: torch.Tensor) -> No
     assert [part["steps"] for part in learnt(found)] == [12]
     assert learnt(found)[0]["lastLoss"] < 0.8 * learnt(found)[0]["firstLoss"]
     assert closeness(tmp_path / "trained", whole) > closeness(tmp_path / "raw", whole) + 0.05
+    table = "embeddings.word_embeddings.weight"
+    assert torch.equal(weights(tmp_path / "trained")[table], weights(tmp_path / "raw")[table])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from enginewright_builder.compression.counting import compared, size_of
 from enginewright_builder.compression.imitation import answer, imitation_loss, layer_pairs
 from enginewright_builder.compression.shrink import keep_layers
 from enginewright_builder.compression.structure import load_model, save_model
-from enginewright_builder.compression.training import Tell, reproducible, train
+from enginewright_builder.compression.training import Tell, rate_for, reproducible, train
 from enginewright_builder.datasets.rows import Row
 from enginewright_builder.sources.checkpoint import inspect
 from enginewright_builder.sources.vocabulary import vocabulary
@@ -33,8 +33,7 @@ _FITTED_BATCHES = 8
 _FITTED_TOKENS = 512
 """Of each of them: twice a width of 2048 in all, and no more memory than that needs."""
 _LEARNING_RATE = 3e-4
-"""At a hidden width of 384; wider models learn at a rate that is smaller in proportion (Yang 2022, muP)."""
-_RATE_WIDTH = 384
+"""At a hidden width of 384."""
 _LAYERS_FIELD = "optimization.distillation.student.layers"
 _SOURCE_FIELD = "optimization.distillation.student.source"
 
@@ -146,7 +145,7 @@ def _learn(
         step,
         chain(fitted, drawn),
         steps=settings.max_steps,
-        learning_rate=_LEARNING_RATE * min(1.0, _RATE_WIDTH / student.config.hidden_size),
+        learning_rate=rate_for(student.config.hidden_size, rate=_LEARNING_RATE),
         tell=tell,
     )
 

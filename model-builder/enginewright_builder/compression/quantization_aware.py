@@ -25,7 +25,7 @@ from enginewright_builder.compression.batches import Batch, batches
 from enginewright_builder.compression.fake_quantize import ActivationGrid, ExportedLinear, Ranges, TrainedLinear
 from enginewright_builder.compression.imitation import answer, imitation_loss
 from enginewright_builder.compression.structure import load_model, save_model
-from enginewright_builder.compression.training import Tell, reproducible, train
+from enginewright_builder.compression.training import Tell, rate_for, reproducible, train
 from enginewright_builder.datasets.rows import Row, texts_of_rows
 from enginewright_builder.sources.checkpoint import inspect
 from enginewright_builder.toolchain.scopes import excluded_nodes
@@ -37,8 +37,7 @@ _BATCH = 16
 _MEASURED_BATCHES = 4
 """Ranges are measured on them, and the loss before and after."""
 _LEARNING_RATE = 2e-5
-_RATE_WIDTH = 384
-"""As in distillation: wider models learn at a rate that is smaller in proportion."""
+"""At a hidden width of 384."""
 _TEMPERATURE = 4.0
 _SMOOTHING = {Granularity.PER_CHANNEL: 0.85, Granularity.PER_TENSOR: 0.5}
 """How much of an input's range goes from the activations to the weights (α of SmoothQuant). Scales of their own let
@@ -83,7 +82,7 @@ def train_quantized(  # noqa: PLR0917 - every transform is called so
     with reproducible(_SEED):
         _insert(model, names, measured, settings.granularity)
         before = _mean(loss, measured)
-        rate = _LEARNING_RATE * min(1.0, _RATE_WIDTH / model.config.hidden_size)
+        rate = rate_for(model.config.hidden_size, rate=_LEARNING_RATE)
         steps = LEARNING_PASSES * -(-len(texts) // _BATCH)
         train(model.parameters(), loss, drawn(), steps=steps, learning_rate=rate, tell=tell)
         after = _mean(loss, measured)

@@ -17,7 +17,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_builder.compression.batches import Batch, batches
 from enginewright_builder.compression.imitation import imitation_loss
 
-__all__ = ["Batch", "Tell", "batches", "imitation_loss", "quiet", "reproducible", "train"]
+__all__ = ["Batch", "Tell", "batches", "imitation_loss", "quiet", "rate_for", "reproducible", "train"]
 
 Tell = Callable[[float, str], None]
 """Fraction done (0..1) and what to show."""
@@ -26,6 +26,7 @@ _WARM_UP = 0.1
 """Share of the steps over which the learning rate rises."""
 _MAX_NORM = 1.0
 _TOLD_TIMES = 50
+_RATE_WIDTH = 384
 
 
 def train(
@@ -72,6 +73,14 @@ def train(
         if number % max(1, steps // _TOLD_TIMES) == 0 or number == steps:
             tell(number / steps, f"step {number} of {steps}, loss {losses[-1]:.4g}")
     return losses
+
+
+def rate_for(width: int, *, rate: float) -> float:
+    """The learning rate of a model of this hidden width, from one that is right at 384.
+
+    Wider models learn at a rate that is smaller in proportion (Yang 2022, muP).
+    """
+    return rate * min(1.0, _RATE_WIDTH / width)
 
 
 @contextmanager
