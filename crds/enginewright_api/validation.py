@@ -49,25 +49,41 @@ def problems(manifest: Mapping[str, Any], old: Mapping[str, Any] | None = None) 
             return [f"apiVersion and kind are required: {API_VERSION} and one of {', '.join(RESOURCES)}"]
         given = f"{manifest['apiVersion']} {manifest['kind']}"
         return [f"kind: {given} is not one of {API_VERSION} {', '.join(RESOURCES)}"]
-    try:
-        model.model_validate(dict(manifest))
-    except ValidationError as error:
-        return [_sentence(detail, model) for detail in error.errors(include_url=False)]
-    # Pydantic reads "3" and true as numbers, the server does not.
-    if unlike := list(_unlike(_schema(model.__name__), manifest, path="")):
-        return unlike
+    schema = _schema(model.__name__)
     filled = with_defaults(manifest)
+    wrong = dict(_nulls(schema, filled, path=""))
+    try:
+        model.model_validate(filled)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            path = _path(detail["loc"])
+            wrong.setdefault(path, f"{path}: {_complaint(detail, model)}")
+    if wrong:
+        return list(wrong.values())
+    # Pydantic reads "3" and true as numbers, the server does not.
+    if unlike := list(_unlike(schema, filled, path="")):
+        return unlike
     before = with_defaults(old) if old is not None else None
-    return list(_broken_rules(_schema(model.__name__), filled, before, path=""))
+    return list(_broken_rules(schema, filled, before, path=""))
 
 
 def with_defaults(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with the schema's defaults filled in, in `spec` and where it is there in `status`, as the server does."""
+    """A copy with the schema's defaults filled in, in `spec` and where it is there in `status`, as the server does.
+
+    A null that has a default gives way to it; in the envelope a null is as good as nothing.
+    """
     properties = _schema(str(manifest["kind"]))["properties"]
-    filled = dict(manifest) | {"spec": _filled(properties["spec"], manifest.get("spec", {}))}
-    if "status" in manifest:
-        filled["status"] = _filled(properties["status"], manifest["status"])
+    filled = _without_nulls(manifest)
+    if isinstance(filled.get("metadata"), Mapping):
+        filled["metadata"] = _without_nulls(filled["metadata"])
+    for part in ("spec", "status"):
+        if part in filled:
+            filled[part] = _filled(properties[part], filled[part])
     return filled
+
+
+def _without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 @lru_cache
@@ -84,7 +100,7 @@ def _filled(schema: Schema, value: Any) -> Any:
     if isinstance(value, Mapping) and "properties" in schema:
         out = dict(value)
         for name, child in schema["properties"].items():
-            if name not in out and "default" in child:
+            if out.get(name) is None and "default" in child:
                 out[name] = copy.deepcopy(child["default"])
             if name in out:
                 out[name] = _filled(child, out[name])
@@ -92,6 +108,27 @@ def _filled(schema: Schema, value: Any) -> Any:
     if isinstance(value, list) and "items" in schema:
         return [_filled(schema["items"], item) for item in value]
     return value
+
+
+def _nulls(schema: Schema, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Paths of the nulls that no default replaces, each with its sentence.
+
+    Server-side apply refuses all of them. Other writes take those of optional fields for left out, so that it would
+    depend on the tool whether a file works.
+    """
+    if value is None:
+        yield path, f"{path}: is null; give it a value or leave it out"
+    elif isinstance(value, Mapping):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        for name, item in value.items():
+            child, there = known.get(name, others), f"{path}.{name}".lstrip(".")
+            if item is None and name in schema.get("required", ()):
+                yield there, f"{there}: is required, but null"
+            elif child is not None:
+                yield from _nulls(child, item, there)
+    elif isinstance(value, list) and "items" in schema:
+        for index, item in enumerate(value):
+            yield from _nulls(schema["items"], item, f"{path}[{index}]")
 
 
 def _unlike(schema: Schema, value: Any, path: str) -> Iterator[str]:
@@ -142,20 +179,21 @@ _OBJECTS = frozenset({"model_type", "model_attributes_type", "dict_type"})
 """What pydantic finds where it wants a mapping."""
 
 
-def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    path = ""
-    for part in detail["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    path = path.lstrip(".")
+def _path(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    """What is wrong with a field, as the end of a sentence that begins with its path."""
     if detail["type"] == "missing":
-        return f"{path}: is required"
+        return "is required"
     if detail["type"] == "extra_forbidden":
         known = _known_fields(_schema(model.__name__), detail["loc"][:-1])
         close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(known))}"
-        return f"{path}: unknown field; {hint}"
+        return f"unknown field; {hint}"
     if detail["type"] in _OBJECTS:
-        return f"{path}: must be an object with fields, got {detail['input']!r}"[:200]
+        return f"must be an object with fields, got {detail['input']!r}"[:200]
     shown = repr(detail["input"])
     text = (
         detail["msg"]
@@ -163,7 +201,7 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
         .replace("Input should", "must", 1)
         .replace("String should", "must", 1)
     )
-    return f"{path}: {text}, got {shown if len(shown) <= 80 else shown[:77] + '...'}"
+    return f"{text}, got {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 def _known_fields(schema: Schema, location: tuple[int | str, ...]) -> list[str]:

@@ -10,7 +10,18 @@ import pytest
 
 from enginewright_api.crd import write
 from enginewright_api.validation import with_defaults
-from tests.objects.table import IMMUTABLE, RIGHT, UNKNOWN_FIELDS, WRONG, Object, Wrong, build, model
+from tests.objects.table import (
+    DEFAULTED_NULLS,
+    IMMUTABLE,
+    NULLS,
+    RIGHT,
+    UNKNOWN_FIELDS,
+    WRONG,
+    Object,
+    Wrong,
+    build,
+    model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +65,27 @@ def test_server_fills_the_same_defaults_as_we_do(server: Any) -> None:
     _apply(server, item)
     stored = json.loads(cluster.kubectl("get", "om", "defaults", "-n", namespace, "-o", "json").stdout)
     assert stored["spec"] == with_defaults(item)["spec"]
+
+
+@pytest.mark.parametrize("wrong", NULLS, ids=lambda wrong: wrong.id)
+def test_server_side_apply_refuses_nulls_without_a_default(server: Any, wrong: Wrong) -> None:
+    result = _server_side_apply(server, wrong.object)
+    assert result.returncode != 0
+    for word in wrong.says:
+        assert word in result.stderr
+
+
+@pytest.mark.parametrize("item", DEFAULTED_NULLS, ids=lambda item: str(item["metadata"]["name"]))
+def test_nulls_with_a_default_stand_for_it(server: Any, item: Object) -> None:
+    for result in (_apply(server, item, "--dry-run=server", "-o", "json"), _server_side_apply(server, item)):
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["spec"] == with_defaults(item)["spec"]
+
+
+def _server_side_apply(server: Any, item: Object) -> Any:
+    cluster, namespace = server
+    flags = ("--server-side", "--dry-run=server", "-o", "json")
+    return cluster.kubectl("apply", "-n", namespace, "-f", "-", *flags, stdin=json.dumps(item), check=False)
 
 
 def test_fresh_object_does_not_look_finished_to_kstatus(server: Any) -> None:

@@ -296,6 +296,37 @@ UNKNOWN_FIELDS: tuple[Wrong, ...] = (
     Wrong("unknown-deep", model(engine={"limits": {"maxBatch": 4}}), ("maxBatch",)),
 )
 
+# Server-side apply refuses these, other writes take some of them for left out; each is told in one sentence.
+NULLS: tuple[Wrong, ...] = (
+    Wrong("null-block", model(optimization={"quantization": None}), ("spec.optimization.quantization", "null")),
+    Wrong("null-exit", model(runtime={"earlyExit": None}), ("spec.runtime.earlyExit", "null")),
+    Wrong("null-required", model(task=None), ("spec.task", "null")),
+    Wrong("null-required-block", model(source=None), ("spec.source", "null")),
+    Wrong("null-branch", model(source={"huggingFace": None}), ("spec.source.huggingFace", "null")),
+    Wrong(
+        "null-beside",
+        model(source={"huggingFace": None, "package": {"name": "p", "version": "1"}}),
+        ("spec.source.huggingFace", "null"),
+    ),
+    Wrong("null-list", model(batching={"preferredBatchSizes": None}), ("spec.batching.preferredBatchSizes", "null")),
+    Wrong("null-required-list", model(hardware={"acceleratorClasses": None}), ("hardware.acceleratorClasses", "null")),
+    Wrong("null-item", model(hardware={"acceleratorClasses": [None]}), ("acceleratorClasses[0]", "null")),
+    Wrong("null-object-item", model(optimization={"fallbacks": [None]}), ("spec.optimization.fallbacks[0]", "null")),
+    Wrong("null-in-map", model(placement={"nodeSelector": {"zone": None}}), ("spec.placement.nodeSelector.zone",)),
+    Wrong("null-resource", model(placement={"resources": {"requests": {"cpu": None}}}), ("resources.requests.cpu",)),
+)
+
+# Nulls of fields with a default stand for it, on every way to the server.
+DEFAULTED_NULLS: tuple[Object, ...] = (
+    model("block", quality=None),
+    model("empty-block", optimization=None),
+    model("inner-block", engine={"limits": None}),
+    model("whole-number", replicas=None),
+    model("inner-number", engine={"limits": {"maxBatchSize": None}}),
+    model("choice", optimization={"quantization": {"format": "INT8", "method": None}}),
+    model("list-item", optimization={"fallbacks": [{"quantization": {"format": "INT8", "method": None}}]}),
+)
+
 IMMUTABLE: tuple[Wrong, ...] = (
     Wrong("immutable-key", build(key="cd" * 32), ("key", "immutable")),
     Wrong(
