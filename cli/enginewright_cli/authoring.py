@@ -24,7 +24,7 @@ from enginewright_cli.options import (
     state_directory,
 )
 from enginewright_cli.output import Format, console, errors, print_data, print_table
-from enginewright_cli.preflight import Preflight, geometry_of, preflight, sentences
+from enginewright_cli.preflight import Preflight, model_of, preflight, sentences
 from enginewright_cli.rehearsal import Rehearsal, rehearse
 from enginewright_cli.state import StateDirectory
 from enginewright_operator.core.candidates import Pool
@@ -71,11 +71,11 @@ def plan(
     rehearsals = _rehearsals(filename, classes, namespace, where)
     rungs = [(rehearsal.name, rung) for rehearsal in rehearsals for rung in rehearsal.rungs]
     estimates = [
-        preflight(rung, geometry, draft)
+        preflight(rung, found, draft)
         for rehearsal in rehearsals
         for recipe in [rehearsal.rungs[0].recipe]
-        for geometry in [geometry_of(recipe.source)]
-        for draft in [geometry_of(recipe.draft_source, DRAFT) if recipe.draft_source else None]
+        for found in [model_of(recipe.source)]
+        for draft in [model_of(recipe.draft_source, DRAFT) if recipe.draft_source else None]
         for rung in rehearsal.rungs
     ]
     planned = [_planned(name, rung, found, where) for (name, rung), found in zip(rungs, estimates, strict=True)]

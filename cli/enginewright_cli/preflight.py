@@ -1,4 +1,4 @@
-"""What a model will take, estimated from its config.json before anything is fetched, built or scheduled."""
+"""What a model will take and what of it would be refused, by its config.json before anything is fetched or built."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from enginewright_api.build_time import build_seconds, total_seconds
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.footprint import check_will_fit, footprint, shown
 from enginewright_api.geometry import Geometry
 from enginewright_api.optimization import Format, QuantizationMethod
+from enginewright_api.recipe import Recipe
 from enginewright_api.source import Source
 from enginewright_api.support import SUPPORTED, toolchain_of
 from enginewright_builder.places import Places
+from enginewright_builder.positions import check_draft_limits, check_limits, context_tokens
 from enginewright_builder.sources.field import SOURCE, told_of
 from enginewright_builder.sources.origins import origin_of
 from enginewright_operator.core.draft import Rung
@@ -30,39 +33,64 @@ class Preflight:
     """Serving one replica at the limits."""
     time: str
     """Building it here, with nothing in the cache."""
-    problem: str
-    """Why it will not fit; empty when it will."""
+    problems: tuple[str, ...]
+    """Why it will not fit, and why the builder refuses it; empty when neither is so."""
     parts: str
     """Where the memory goes."""
 
 
-def geometry_of(source: Source, field: str = SOURCE) -> Geometry | str:
-    """Sizes of a source's model, or why they are not known here; `field` is where the spec names it."""
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What config.json says of a model."""
+
+    config: dict[str, Any]
+    geometry: Geometry
+
+
+def model_of(source: Source, field: str = SOURCE) -> Model | str:
+    """A source's model, or why it is not known here; `field` is where the spec names it."""
     nowhere = Path(tempfile.gettempdir()) / "enginewright-no-such-volume"
     try:
         with told_of(field):
-            return Geometry.of(origin_of(source, Places(nowhere, nowhere, nowhere, nowhere)).config())
+            config = origin_of(source, Places(nowhere, nowhere, nowhere, nowhere)).config()
+            return Model(config, Geometry.of(config))
     except EnginewrightError as error:
         return error.message
 
 
-def preflight(rung: Rung, geometry: Geometry | str, draft: Geometry | str | None = None) -> Preflight:
-    """Memory and time of one rung; `draft` is the model that drafts, where one does."""
-    if isinstance(geometry, str):
-        return _unknown(geometry)
+def preflight(rung: Rung, model: Model | str, draft: Model | str | None = None) -> Preflight:
+    """Memory, time and problems of one rung; `draft` is the model that drafts, where one does."""
+    refused = _refused(rung.recipe, model, draft)
+    if isinstance(model, str):
+        return _unknown(model, refused)
     if isinstance(draft, str):
-        return _unknown(draft)
-    found = footprint(geometry, rung.recipe, draft)
+        return _unknown(draft, refused)
+    beside = draft.geometry if draft is not None else None
+    found = footprint(model.geometry, rung.recipe, beside)
     try:
         check_will_fit(found, rung.accelerator)
-        problem = ""
+        too_large: list[str] = []
     except EnginewrightError as error:
-        problem = error.message
-    return Preflight(f"{shown(found.total_bytes)}", _minutes(geometry, rung, draft), problem, found.sentence())
+        too_large = [f"WILL NOT FIT: {error.message}"]
+    minutes = _minutes(model.geometry, rung, beside)
+    return Preflight(shown(found.total_bytes), minutes, (*too_large, *refused), found.sentence())
 
 
-def _unknown(why: str) -> Preflight:
-    return Preflight(UNKNOWN, UNKNOWN, "", f"not known from here: {why}")
+def _refused(recipe: Recipe, model: Model | str, draft: Model | str | None) -> tuple[str, ...]:
+    """What the builder would say of the limits, by its own checks."""
+    if isinstance(model, str):
+        return ()
+    try:
+        check_limits(model.config, recipe)
+        if isinstance(draft, Model):
+            check_draft_limits(draft.config, context_tokens(model.config, recipe.limits))
+    except EnginewrightError as error:
+        return (f"WILL NOT BE BUILT: {error.message}",)
+    return ()
+
+
+def _unknown(why: str, problems: tuple[str, ...]) -> Preflight:
+    return Preflight(UNKNOWN, UNKNOWN, problems, f"not known from here: {why}")
 
 
 def sentences(rung: Rung, estimate: Preflight) -> list[str]:
@@ -73,9 +101,7 @@ def sentences(rung: Rung, estimate: Preflight) -> list[str]:
         if estimate.memory != UNKNOWN
         else f"Memory and time {estimate.parts}"
     ]
-    if estimate.problem:
-        told.append(f"{name}WILL NOT FIT: {estimate.problem}.")
-    return [*told, f"{name}{_chosen(rung)}."]
+    return [*told, *(f"{name}{problem}." for problem in estimate.problems), f"{name}{_chosen(rung)}."]
 
 
 def _chosen(rung: Rung) -> str:

@@ -20,12 +20,13 @@ from enginewright_api.serving_spec import Backend
 from enginewright_api.support import toolchain_of, unavailable, unavailable_evidence
 from enginewright_builder.datasets.draw import NOTHING, Drawn, draw
 from enginewright_builder.datasets.judged import check_kind, judged
-from enginewright_builder.description import EAGER, check_limits, describe, describe_engine
+from enginewright_builder.description import EAGER, describe, describe_engine
 from enginewright_builder.drafting import check_draft, describe_draft, geometry_of_draft
 from enginewright_builder.gate.looks import Look, most_rows, planned, settled
 from enginewright_builder.gate.quality import compare
 from enginewright_builder.materials import FETCH_DRAFT, Materials
 from enginewright_builder.places import Places
+from enginewright_builder.positions import check_limits
 from enginewright_builder.resources import Capacity, check_fits
 from enginewright_builder.servers.pair import Pair
 from enginewright_builder.sources.checkpoint import Checkpoint, inspect
@@ -78,7 +79,7 @@ class Build:
         recipe = self.request.recipe
         source = self.materials.source()
         checkpoint = inspect(source.folder)
-        check_limits(checkpoint, recipe)
+        check_limits(checkpoint.config, recipe)
         geometry = Geometry.of(checkpoint.config)
         self.cache.tell_sizes(FETCH, checkpoint=CheckpointSizes.of(geometry))
         description = describe(checkpoint, recipe, recipe.backend)

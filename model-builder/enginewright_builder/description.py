@@ -12,7 +12,7 @@ from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
-from enginewright_builder.generation_description import check_generation_limits, describe_generation
+from enginewright_builder.generation_description import describe_generation
 from enginewright_builder.nvidia_runtime import PACKAGES as NVIDIA_PACKAGES
 from enginewright_builder.nvidia_runtime import entry_of, version_of
 from enginewright_builder.sources.checkpoint import Checkpoint, read_json
@@ -33,21 +33,6 @@ _OUTPUTS = {
 }
 
 PACKAGES = {Backend.OPENVINO: "openvino", Backend.ONNX_RUNTIME: "onnxruntime", Backend.TORCH: "torch"}
-
-
-def check_limits(checkpoint: Checkpoint, recipe: Recipe) -> None:
-    """Raises DeterministicError LimitExceeded for inputs longer than the model's positions."""
-    if recipe.task is Task.TEXT_GENERATION:
-        check_generation_limits(checkpoint, recipe)
-        return
-    longest = checkpoint.max_input_tokens
-    wanted = recipe.limits.max_input_tokens
-    if longest is not None and wanted > longest:
-        raise DeterministicError(
-            "LimitExceeded",
-            f"engine.limits.maxInputTokens: {wanted} is more than the {longest} positions of"
-            f" {checkpoint.architecture}; set it to {longest} at most",
-        )
 
 
 def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, architecture: str = "") -> EngineDescription:

