@@ -22,8 +22,11 @@ from enginewright_api.recipe import Task
 from .candidates import BITS, WEIGHT_ONLY, Candidate, Pool, Step
 from .judgement import Judged
 
-BEFORE_ANY_STEP = ("fetch", "fetch-draft", "baseline", "reference")
+BEFORE_ANY_STEP = ("fetch", "baseline", "reference")
 """Stages that are the same for every candidate: what fails there fails them all."""
+
+DRAFT_STAGE = "fetch-draft"
+"""The same for every candidate with the same draft."""
 
 BY_FAR = 2.0
 """Drops beyond this many budgets are not a matter of the method that found the scales."""
@@ -217,6 +220,8 @@ def _verdicts(
     same_backend, same_format = other.backend is candidate.backend, other.format is candidate.format
     stage = trial.judged.failure.stage if trial.judged.failure is not None else ""
     yield stage in BEFORE_ANY_STEP, f"every candidate would fail as {other.title} did, in stage {stage}"
+    same_draft = candidate.rung.recipe.draft_source == other.rung.recipe.draft_source
+    yield stage == DRAFT_STAGE and same_draft, f"it would fail as {other.title} did, whose draft could not be fetched"
     yield trial.passed and same_format and _alternative(candidate, trials), f"{name} passed already as {other.title}"
     won = trial.passed and trial.gain > 1.0
     half = 2 * BITS[other.format] <= BITS[candidate.format]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -16,11 +16,12 @@ from enginewright_api.engine_build import BuildPhase, BuildResources, EngineBuil
 from enginewright_api.errors import FailureClass
 from enginewright_api.evidence import Verdict
 from enginewright_api.goals import goal
+from enginewright_api.names import engine_build_name
 from enginewright_api.optimization import Format, Profile, QuantizationMethod
 from enginewright_api.optimization import Search as Budget
 from enginewright_api.optimized_model import OptimizedModelSpec
 from enginewright_api.outcome import Failure
-from enginewright_api.recipe import Task
+from enginewright_api.recipe import Task, build_key
 from enginewright_api.serving_spec import Backend
 from enginewright_api.support import Support
 from enginewright_operator.core.acceptance import acceptance
@@ -282,7 +283,7 @@ def test_size_takes_the_fewest_bits_that_pass() -> None:
     assert not any(title.startswith("INT2") for title in titles(failing)), "INT4 lost too much already"
 
 
-@pytest.mark.parametrize("stage", ["fetch", "fetch-draft"])
+@pytest.mark.parametrize("stage", ["fetch", "baseline", "reference"])
 def test_what_fails_before_anything_of_the_candidate_ran_fails_all(stage: str) -> None:
     bench = Bench(lambda candidate: broken(stage))
     found = bench.run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
@@ -296,6 +297,38 @@ def test_a_student_or_teacher_that_cannot_be_fetched_fails_the_candidates_that_h
     found = bench.run(POOLS[Profile.LATENCY], Profile.LATENCY, Budget(max_builds=40))
     assert len(bench.known) > 1
     assert found.best is not None
+
+
+def test_a_draft_that_cannot_be_fetched_fails_the_candidates_that_have_it() -> None:
+    drafting = {"method": "DraftModel", "draft": {"source": {"package": {"name": "small", "version": "1"}}}}
+    goal_of = {"optimization": {"profile": "Latency"}, "runtime": {"speculativeDecoding": drafting}}
+    spec = OptimizedModelSpec.model_validate(model(task="TextGeneration", **goal_of)["spec"])
+    all_drafted = pool(spec, CLASS, operator_settings().toolchain)
+    assert all(candidate.rung.recipe.draft_source for candidate in all_drafted.precisions)
+
+    def figures(candidate: Candidate) -> Figures | Failure:
+        return broken("fetch-draft") if candidate.rung.recipe.draft_source else by_what(candidate)
+
+    bench = Bench(figures)
+    found = bench.run(all_drafted, Profile.LATENCY, Budget(max_builds=40))
+    assert (len(bench.known), found.best) == (1, None), "no other one does without"
+    first, *others = all_drafted.precisions
+    without = [_without_draft(other) for other in others[::2]]
+    some_drafted = replace(all_drafted, precisions=(first, *without, *others[1::2]), chains=())
+    found = Bench(figures).run(some_drafted, Profile.LATENCY, Budget(max_builds=40))
+    assert found.best is not None
+    assert not found.best.candidate.rung.recipe.draft_source
+    having_it = [entry for entry in found.entries if entry.candidate.rung.recipe.draft_source]
+    assert [entry.candidate for entry in having_it if isinstance(entry, Trial)] == [first]
+    reasons = [entry.reason for entry in having_it if isinstance(entry, Skipped)]
+    assert f"skipped: it would fail as {first.title} did, whose draft could not be fetched" in reasons
+
+
+def _without_draft(candidate: Candidate) -> Candidate:
+    recipe = candidate.rung.recipe.model_copy(update={"speculative_decoding": None})
+    key = build_key(recipe, operator_settings().toolchain, candidate.rung.accelerator)
+    rung = replace(candidate.rung, recipe=recipe, key=key, build_name=engine_build_name(key))
+    return replace(candidate, rung=rung)
 
 
 def test_given_blocks_come_first_and_take_part() -> None:
