@@ -18,8 +18,8 @@ from enginewright_api.errors import DeterministicError
 from enginewright_serving.activity import ACTIVITY_VARIABLE, Activity
 from enginewright_serving.model_config import input_names
 from enginewright_serving.threads import engine_threads
+from enginewright_serving.triton.cutting import Text
 from enginewright_serving.triton.encoders import load_encoder
-from enginewright_serving.triton.text_encoder import Text
 
 
 class TritonPythonModel:

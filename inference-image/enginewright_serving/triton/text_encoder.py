@@ -12,12 +12,11 @@ from tokenizers import Tokenizer
 
 from enginewright_api.engine_description import EngineDescription
 from enginewright_serving.model_config import output_name
+from enginewright_serving.triton.cutting import Cutter, Text
 from enginewright_serving.triton.padding import groups, padded
 from enginewright_serving.triton.runner import Runner, Tensors, Vectors
 
 Counts = npt.NDArray[np.int32]
-Text = str | tuple[str, str]
-"""A text, or a query and a text that is ranked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,12 @@ class TextEncoder:
         tokenizer.enable_truncation(max_length=engine.limits.max_input_tokens)
         self._engine = engine
         self._tokenizer = tokenizer
+        self._cutter = Cutter(tokenizer, engine.limits.max_input_tokens)
         self._runner = runner
 
     def encode(self, texts: Sequence[Text]) -> tuple[Vectors, Counts]:
         """[texts, dimension] and the number of tokens of each text, or of both texts of a pair, as run."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        encodings = self._tokenizer.encode_batch_fast(self._cutter.cut(texts))
         lengths = [len(encoding.ids) for encoding in encodings]
         columns = {"input_ids": [encoding.ids for encoding in encodings]}
         if any(isinstance(text, tuple) for text in texts):

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from enginewright_api.engine_description import TOKEN_LABELS, TOKEN_SCORES, TOKEN_SPANS, EngineDescription
+from enginewright_serving.triton.cutting import Cutter, Text
 from enginewright_serving.triton.runner import Runner, Vectors
-from enginewright_serving.triton.text_encoder import Counts, Text, tensor_batches
+from enginewright_serving.triton.text_encoder import Counts, tensor_batches
 
 PADDING = -1
 """In spans: no token is there."""
@@ -61,12 +62,13 @@ class TokenEncoder:
         tokenizer.enable_truncation(max_length=engine.limits.max_input_tokens)
         self._engine = engine
         self._tokenizer = tokenizer
+        self._cutter = Cutter(tokenizer, engine.limits.max_input_tokens)
         self._runner = runner
 
     def answer(self, texts: Sequence[Text]) -> TokenAnswers:
         """Scores and spans of each text's tokens as far as the engine reads it, in the order of the texts."""
         # Not `encode_batch_fast`, which keeps no offsets.
-        encodings = self._tokenizer.encode_batch(list(texts))
+        encodings = self._tokenizer.encode_batch(self._cutter.cut(texts))
         own = [_own_tokens(encoding) for encoding in encodings]
         scores: list[Vectors] = [np.zeros((0, 0), np.float32)] * len(texts)
         columns = {"input_ids": [encoding.ids for encoding in encodings]}
