@@ -7,12 +7,14 @@ change something `--rate` times a second: a model's recipe, back, its batching, 
 acts and their order follow from the seed. The resident size of the process is read every second. A process that leaks
 does so by what it does, not by the clock: so many acts stand for as many seconds of the bar's one act a second.
 
-The resident size also holds what the allocators keep in reserve, which grows by the megabyte and at no rate that could
-be told in a run of minutes. Therefore every model is made as it was at first, half-way and at the end, and what the
-process's objects take is counted once it is quiet: the same content, so that nothing but a leak makes a difference.
+Sizes are compared at rest: after a tenth of the acts, half-way and at the end every model is made as it was at first,
+one after the other at the same rate, and the process is looked at once it is quiet. The same content, reached in the
+same way, so that nothing but a leak makes a difference: many models written at once would be a peak that the resident
+size keeps. It also holds what the allocators have in reserve, which grows by the megabyte and at no rate that could be
+told in a run of minutes; what the process's objects take is counted by itself, and made a day's.
 
-    rss_growth        median of the last tenth over the median of the second tenth, less 1; bar: 0.05
-    rss_kb_an_act     slope of the second half (least squares)
+    rss_growth        resident size at the end over that after the first tenth, less 1; bar: 0.05
+    rss_kb_an_act     slope of the second half's readings (least squares)
     live_blocks       of Python's allocator, at the end
     live_growth_a_day what the second half added to the live blocks, over those half-way, made 86,400 acts; bar: 0.05
 """
@@ -26,9 +28,10 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import linear_regression, median
+from statistics import linear_regression
 from typing import Any
 
 from benchmarks.operator_scale import DRAIN_SECONDS, QUIET_SECONDS, Process
@@ -52,10 +55,9 @@ class Users:
         self._alive = dict.fromkeys(range(models), False)
         self.done: Counter[str] = Counter()
 
-    async def create_all(self) -> None:
-        """Every model once."""
-        for number in self._alive:
-            await self._write(number, batch=8, delay=0)
+    async def restore(self, number: int) -> None:
+        """A model as it was at first."""
+        await self._write(number, batch=8, delay=0)
 
     async def act(self) -> None:
         """One change."""
@@ -85,6 +87,15 @@ def _name(number: int) -> str:
     return f"model-{number:04}"
 
 
+@dataclass(frozen=True)
+class Rest:
+    """The process once it is quiet, with every model as it was at first and no former engine left."""
+
+    acts: int
+    rss_megabytes: float
+    live_blocks: int
+
+
 @dataclass
 class Soak:
     """One operator process and its users."""
@@ -95,23 +106,29 @@ class Soak:
     rate: float
     sizes: list[tuple[int, float]] = field(default_factory=list)
     """(acts so far, megabytes), read every second of the acts."""
+    acts: int = 0
+    seconds: float = 0.0
+    """That the acts took."""
 
-    async def act(self, numbers: range) -> float:
-        """So many acts; the seconds that they took."""
+    async def rest_after(self, acts: int) -> Rest:
+        """Acts until there were so many, then all as at first."""
         begun = told = time.monotonic()
-        for done, number in enumerate(numbers):
-            await asyncio.sleep(max(0.0, begun + done / self.rate - time.monotonic()))
+        async for number in self._paced(range(self.acts, acts)):
             await self.users.act()
             if time.monotonic() - told >= 1.0:
                 told = time.monotonic()
                 self.sizes.append((number, self.process.ask().rss_megabytes))
-        return time.monotonic() - begun
+        self.acts, self.seconds = acts, self.seconds + time.monotonic() - begun
+        async for number in self._paced(range(self.models)):
+            await self.users.restore(number)
+        found = await self.process.until_quiet(self.models, DRAIN_SECONDS + QUIET_SECONDS)
+        return Rest(acts, found.rss_megabytes, self.process.live_blocks())
 
-    async def live_blocks(self) -> int:
-        """Of the process when every model is as it was at first and no former engine is left."""
-        await self.users.create_all()
-        await self.process.until_quiet(self.models, DRAIN_SECONDS + QUIET_SECONDS)
-        return self.process.live_blocks()
+    async def _paced(self, numbers: range) -> AsyncIterator[int]:
+        begun = time.monotonic()
+        for done, number in enumerate(numbers):
+            await asyncio.sleep(max(0.0, begun + done / self.rate - time.monotonic()))
+            yield number
 
 
 async def measured(kubeconfig: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -121,38 +138,34 @@ async def measured(kubeconfig: Path, given: argparse.Namespace) -> dict[str, Any
     await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": WORKSPACE}})
     users, process = Users(cluster, given.models, given.seed), Process(kubeconfig)
     soak, acts = Soak(users, process, given.models, given.rate), int(given.rate * given.seconds)
-    half = acts // 2
     try:
-        await soak.live_blocks()
-        seconds = await soak.act(range(half))
-        early = await soak.live_blocks()
-        seconds += await soak.act(range(half, acts))
-        late = await soak.live_blocks()
+        await soak.rest_after(0)
+        rests = [await soak.rest_after(number) for number in (acts // 10, acts // 2, acts)]
     finally:
         process.end()
         await cluster.delete(Ref(NAMESPACE, WORKSPACE))
         await cluster.close()
     return {
-        **growth(soak.sizes),
-        "live_blocks": late,
-        "live_growth_a_day": round((late / early - 1) * ACTS_A_DAY / (acts - half), 4),
+        **growth(rests, soak.sizes),
         "acts": dict(users.done),
-        "acts_a_second": round(acts / seconds, 2),
+        "acts_a_second": round(acts / soak.seconds, 2),
+        "megabytes_at_rest": [(rest.acts, round(rest.rss_megabytes, 1)) for rest in rests],
         "megabytes_after_acts": [(acts, round(size, 1)) for acts, size in soak.sizes[::30]],
     }
 
 
-def growth(sizes: list[tuple[int, float]]) -> dict[str, float]:
-    """Figures of sizes in the order they were read. At least 20 of them."""
-    tenth = len(sizes) // 10
-    early = median(size for _, size in sizes[tenth : 2 * tenth])
-    late = median(size for _, size in sizes[-tenth:])
-    half = sizes[len(sizes) // 2 :]
-    slope = linear_regression([acts for acts, _ in half], [size for _, size in half]).slope
+def growth(rests: Sequence[Rest], sizes: Sequence[tuple[int, float]]) -> dict[str, float]:
+    """Figures of three rests, and of sizes in the order they were read: two at least after the second rest."""
+    first, half, last = rests
+    later = [(acts, size) for acts, size in sizes if acts >= half.acts]
+    slope = linear_regression([acts for acts, _ in later], [size for _, size in later]).slope
+    live = last.live_blocks / half.live_blocks - 1
     return {
-        "rss_megabytes": round(late, 1),
-        "rss_growth": round(late / early - 1, 4),
+        "rss_megabytes": round(last.rss_megabytes, 1),
+        "rss_growth": round(last.rss_megabytes / first.rss_megabytes - 1, 4),
         "rss_kb_an_act": round(1000 * slope, 3),
+        "live_blocks": last.live_blocks,
+        "live_growth_a_day": round(live * ACTS_A_DAY / (last.acts - half.acts), 4),
     }
 
 
