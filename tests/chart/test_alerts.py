@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, MONITORED, Render, named
+from tests.chart.rendering import CHART, MONITORED, RefusedError, Render, named
 
 ALERTS = CHART / "files" / "alerts.yaml"
 RUNBOOKS = CHART.parents[1] / "docs" / "runbooks"
@@ -250,9 +250,16 @@ def test_no_page_is_without_its_alert() -> None:
     assert pages == {rule["alert"] for rule in rules()}
 
 
-def test_the_chart_carries_the_file(render: Render) -> None:
-    rule = named(render(*MONITORED), "PrometheusRule", "enginewright")
-    assert rule["spec"] == yaml.safe_load(ALERTS.read_text())
-    linked = render(*MONITORED, "--set=metrics.prometheusRule.runbookUrl=https://wiki.example/runbooks/")
-    first = named(linked, "PrometheusRule", "enginewright")["spec"]["groups"][0]["rules"][0]
-    assert first["annotations"]["runbook_url"] == "https://wiki.example/runbooks/EnginewrightOperatorNotWorking.md"
+def test_the_chart_carries_the_file_and_links_to_the_pages_where_they_are(render: Render) -> None:
+    def rendered(*options: str) -> Any:
+        return named(render(*MONITORED, *options), "PrometheusRule", "enginewright")["spec"]
+
+    pages, here = "https://wiki.example/runbooks", yaml.safe_load(ALERTS.read_text())
+    assert str(here).count("docs/runbooks/") == len(rules())
+    linked = yaml.safe_load(ALERTS.read_text().replace("runbook_url: docs/runbooks", f"runbook_url: {pages}"))
+    assert rendered(f"--set=metrics.prometheusRule.runbookUrl={pages}/") == linked
+    for rule in (rule for group in here["groups"] for rule in group["rules"]):
+        del rule["annotations"]["runbook_url"]
+    assert rendered() == here, "a path in this repository is no address"
+    with pytest.raises(RefusedError, match="/metrics/prometheusRule/runbookUrl"):
+        rendered("--set=metrics.prometheusRule.runbookUrl=docs/runbooks")
