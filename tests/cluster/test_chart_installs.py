@@ -61,6 +61,11 @@ def get(cluster: OwnCluster, *what: str) -> dict[str, Any]:
     return found
 
 
+def notes(cluster: OwnCluster) -> str:
+    """What Helm tells whoever installed the chart."""
+    return cluster.helm("get", "notes", "ew", f"--namespace={SYSTEM}").stdout
+
+
 def cost(cluster: OwnCluster) -> Any:
     """What remains of a cost that is written into the model's status."""
     patch = json.dumps({"status": {"cost": {"buildAcceleratorSeconds": 2.5, "currency": "USD"}}})
@@ -78,6 +83,7 @@ def test_its_pods_are_admitted_where_only_restricted_ones_are(cluster: OwnCluste
     assert budgets["ew-enginewright-gateway"]["status"]["disruptionsAllowed"] == 1
     policies = {item["metadata"]["namespace"] for item in get(cluster, "networkpolicies", "-A")["items"]}
     assert policies == {SYSTEM, "chart-models"}
+    assert "images.builder.digest is empty, so the tag `0.1.0` stands for" in notes(cluster)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +111,9 @@ def test_an_upgrade_brings_the_definitions_up_to_date_and_keeps_the_models(clust
     cluster.kubectl("apply", f"--filename={ROOT}/examples/minilm/model.yaml", "--namespace=chart-models")
     before = get(cluster, "optimizedmodel/minilm", "--namespace=chart-models")
     assert cost(cluster) is None, "the older definition does not know it"
-    cluster.helm("upgrade", "ew", str(CHART), f"--namespace={SYSTEM}", "--wait", "--timeout=60s", *VALUES)
+    by_digest = f"--set=images.builder.digest=sha256:{'a' * 64}"
+    cluster.helm("upgrade", "ew", str(CHART), f"--namespace={SYSTEM}", "--wait", "--timeout=60s", *VALUES, by_digest)
+    assert "digest" not in notes(cluster)
     assert "cost" in status_of(get(cluster, CRD))
     assert cost(cluster) == {"buildAcceleratorSeconds": 2.5, "currency": "USD"}
     after = get(cluster, "optimizedmodel/minilm", "--namespace=chart-models")
