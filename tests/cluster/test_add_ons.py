@@ -15,7 +15,7 @@ from tests.kube.harness import Cluster, CommandFailed
 
 ROOT = Path(__file__).parents[2]
 DEFINITIONS = ROOT / "tests" / "kube" / "crds"
-NAMES = ("httproutes", "grpcroutes", "scaledobjects")
+NAMES = ("httproutes", "grpcroutes", "scaledobjects", "podmonitors", "prometheusrules")
 KEDA = ROOT / "examples" / "keda"
 PARENTS = [{"name": "public", "namespace": "gateways", "sectionName": "https"}]
 VALUES = {
@@ -31,6 +31,14 @@ VALUES = {
             "annotations": {"team": "ml"},
         },
         "grpcRoute": {"enabled": True, "parentRefs": PARENTS, "hostnames": ["grpc.example.com"]},
+    },
+    "metrics": {
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "runbookUrl": "https://wiki.example.com/runbooks",
+        },
     },
 }
 Object = dict[str, Any]
@@ -54,12 +62,16 @@ def cluster(kube_crds: Cluster) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def routes(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
     """As the chart renders them."""
-    values = tmp_path_factory.mktemp("chart") / "values.yaml"
-    values.write_text(yaml.safe_dump(VALUES))
+    return rendered(cluster, tmp_path_factory.mktemp("routes"), "routes", VALUES)
+
+
+def rendered(cluster: Cluster, folder: Path, template: str, values: Object) -> list[Object]:
+    """Objects of one of the chart's templates."""
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
     chart = str(ROOT / "helm" / "enginewright")
-    options = (f"--values={values}", f"--kube-version={KUBERNETES}.0", "--show-only=templates/routes.yaml")
-    rendered = cluster.helm("template", "ew", chart, *options).stdout
-    return [item for item in yaml.safe_load_all(rendered) if item]
+    options = (f"--values={file}", f"--kube-version={KUBERNETES}.0", f"--show-only=templates/{template}.yaml")
+    return [item for item in yaml.safe_load_all(cluster.helm("template", "ew", chart, *options).stdout) if item]
 
 
 def offer(cluster: Cluster, item: Object) -> Object:
@@ -84,6 +96,30 @@ def test_the_gateway_apis_own_rules_are_at_work(cluster: Cluster, routes: list[O
         item["spec"]["parentRefs"] *= 2
         with pytest.raises(CommandFailed, match="sectionName must be unique"):
             offer(cluster, item)
+
+
+@pytest.mark.parametrize("watched", ["", "models"])
+def test_monitors_and_alerts_are_what_the_prometheus_operator_takes(
+    cluster: Cluster, tmp_path: Path, watched: str
+) -> None:
+    objects = [
+        item
+        for item in rendered(cluster, tmp_path, "monitoring", VALUES | {"watchNamespace": watched})
+        if item["apiVersion"] == "monitoring.coreos.com/v1"
+    ]
+    assert [item["kind"] for item in objects] == ["PodMonitor"] * 4 + ["PrometheusRule"]
+    for item in objects:
+        assert offer(cluster, item)["spec"] == item["spec"], "a field was dropped or filled in"
+
+
+def test_the_prometheus_operators_own_rules_are_at_work(cluster: Cluster, tmp_path: Path) -> None:
+    monitor, *_, rules = rendered(cluster, tmp_path, "monitoring", VALUES)
+    monitor["spec"]["podMetricsEndpoints"][0]["interval"] = "often"
+    with pytest.raises(CommandFailed, match="interval"):
+        offer(cluster, monitor)
+    rules["spec"]["groups"][0]["rules"][0]["severity"] = "critical"
+    with pytest.raises(CommandFailed, match=r'unknown field "spec.groups\[0\].rules\[0\].severity"'):
+        offer(cluster, rules)
 
 
 def test_the_keda_example_is_a_scaled_object_of_the_example_model(cluster: Cluster) -> None:
