@@ -15,7 +15,7 @@ from tests.kube.harness import CommandFailed, OwnCluster
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "enginewright"
-SNAPSHOTS = ROOT / "tests" / "unit" / "operator" / "__snapshots__" / "test_operator_rendering"
+SNAPSHOTS = ROOT / "tests" / "unit" / "operator" / "__snapshots__"
 SYSTEM = "chart-system"
 CRD = "crd/optimizedmodels.enginewright.io"
 VALUES = (
@@ -87,18 +87,24 @@ def test_its_pods_are_admitted_where_only_restricted_ones_are(cluster: OwnCluste
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "template"),
     [
-        "test_deployment_on_gpus_from_a_bucket",
-        "test_deployment_with_resource_claims",
-        "test_job_on_a_gpu_from_a_bucket",
+        ("test_operator_rendering/test_deployment_on_gpus_from_a_bucket", ("template",)),
+        ("test_operator_rendering/test_deployment_with_resource_claims", ("template",)),
+        ("test_operator_rendering/test_job_on_a_gpu_from_a_bucket", ("template",)),
+        # What a LeaderWorkerSet makes its pods of.
+        ("test_multi_node/test_the_set_as_it_is_applied", ("leaderWorkerTemplate", "leaderTemplate")),
+        ("test_multi_node/test_the_set_as_it_is_applied", ("leaderWorkerTemplate", "workerTemplate")),
     ],
+    ids=["server", "server-with-claims", "builder", "leader", "worker"],
 )
-def test_the_operators_pods_are_admitted_too(cluster: OwnCluster, name: str) -> None:
-    template = yaml.safe_load((SNAPSHOTS / f"{name}.yaml").read_text())["spec"]["template"]
+def test_the_operators_pods_are_admitted_too(cluster: OwnCluster, name: str, template: tuple[str, ...]) -> None:
+    pod: dict[str, Any] = yaml.safe_load((SNAPSHOTS / f"{name}.yaml").read_text())["spec"]
+    for key in template:
+        pod = pod[key]
+    pod |= {"apiVersion": "v1", "kind": "Pod"}
     # What else admission looks up is not there, and not the question.
-    template["spec"] |= {"runtimeClassName": None, "priorityClassName": None}
-    pod = {"apiVersion": "v1", "kind": "Pod", **template}
+    pod["spec"] |= {"runtimeClassName": None, "priorityClassName": None}
     pod["metadata"]["name"] = "pod"
     dry = ("create", "--dry-run=server", "--namespace=chart-models", "--filename=-")
     cluster.kubectl(*dry, stdin=json.dumps(pod))
