@@ -62,6 +62,17 @@ def of_kind(objects: list[Object], kind: str) -> Iterator[Object]:
     return (item for item in objects if item["kind"] == kind)
 
 
+def pods(objects: list[Object]) -> Iterator[tuple[Object, Object]]:
+    """What makes pods, by Deployments, CronJobs or as such, and the metadata and spec of those."""
+    for item in objects:
+        if item["kind"] == "Pod":
+            yield item, item
+        elif item["kind"] == "CronJob":
+            yield item, item["spec"]["jobTemplate"]["spec"]["template"]
+        elif "template" in item.get("spec", {}):
+            yield item, item["spec"]["template"]
+
+
 def named(objects: list[Object], kind: str, name: str) -> Object:
     """The one object of a kind whose name ends so."""
     (found,) = (item for item in of_kind(objects, kind) if item["metadata"]["name"].endswith(name))

@@ -27,6 +27,7 @@ from tests.chart.rendering import (
     Render,
     named,
     of_kind,
+    pods,
 )
 
 FOREIGN = ("apiextensions.k8s.io/", "monitoring.coreos.com/", "gateway.networking.k8s.io/")
@@ -110,21 +111,30 @@ def test_wrong_values_are_refused_with_a_sentence(render: Render, options: tuple
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
 def test_our_pods_are_restricted(render: Render, options: tuple[str, ...]) -> None:
-    objects = render(*options)
-    pods = [item["spec"]["template"]["spec"] for item in of_kind(objects, "Deployment")]
-    tests = [item["spec"] for item in of_kind(objects, "Pod")]
-    assert pods
-    for pod in (*pods, *tests):
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in pod["containers"]:
+    makers = list(pods(render(*options)))
+    assert {"Deployment", "Pod"} <= {maker["kind"] for maker, _ in makers} or "gateway.enabled=false" in str(options)
+    for maker, pod in makers:
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
             security = container["securityContext"]
             assert security["readOnlyRootFilesystem"] is True
             assert security["allowPrivilegeEscalation"] is False
             assert security["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
-            assert pod in tests or {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+            # The others run to their end.
+            if maker["kind"] == "Deployment":
+                assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_every_kind_that_makes_pods_is_walked(render: Render) -> None:
+    """A new kind of workload is one that `pods` has to know."""
+    objects = [item for options in VARIANTS.values() for item in render(*options)]
+    walked = {maker["kind"] for maker, _ in pods(objects)}
+    assert walked == {"Deployment", "CronJob", "Pod"}
+    assert {item["kind"] for item in objects if '"containers":' in json.dumps(item)} == walked
 
 
 def test_everything_runs_as_one_user(render: Render) -> None:
@@ -132,13 +142,9 @@ def test_everything_runs_as_one_user(render: Render) -> None:
     dockerfile = (CHART.parents[1] / "images" / "Dockerfile").read_text()
     assert set(re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE)) == {f"{USER_ID}:{USER_ID}"}
     assert f"enginewright:x:{USER_ID}:{USER_ID}:" in dockerfile
-    for item in render("--set=gc.enabled=true"):
-        spec = item.get("spec", {})
-        template = spec.get("jobTemplate", {}).get("spec", spec).get("template", {})
-        pod = spec if item["kind"] == "Pod" else template.get("spec", {})
-        if "containers" in pod:
-            security = pod["securityContext"]
-            assert (security["runAsUser"], security["runAsGroup"]) == (USER_ID, USER_ID), item["metadata"]["name"]
+    for maker, pod in pods(render("--set=gc.enabled=true")):
+        security = pod["spec"]["securityContext"]
+        assert (security["runAsUser"], security["runAsGroup"]) == (USER_ID, USER_ID), maker["metadata"]["name"]
 
 
 def test_no_program_may_read_secrets_or_use_wildcards(render: Render) -> None:

@@ -18,19 +18,20 @@ from tests.chart.rendering import Render
 
 LOCK = Path(__file__).with_name("checkov.lock")
 STRICT = (
-    "--set=networkPolicy.enabled=true,modelNamespaces={models}",
+    "--set=networkPolicy.enabled=true,modelNamespaces={models},gc.enabled=true",
     "--set=gateway.allowAnonymous=false,gateway.keysSecret=keys,images.pullSecrets={pull}",
     f"--set=images.control.digest=sha256:{'a' * 64}",
 )
 OURS = ("Deployment.system.release-enginewright-",)
+GC = ("CronJob.system.release-enginewright-gc",)
 TEST = ("Pod.system.release-enginewright-test",)
 
 ARGUED: Mapping[tuple[str, tuple[str, ...]], str] = {
     (
         "CKV_K8S_11",
-        OURS + TEST,
+        OURS + GC + TEST,
     ): "CPU limits throttle bursts of programs that are idle mostly; requests share a node fairly.",
-    ("CKV_K8S_38", OURS): "These programs live on the API server. Builders and servers get no token.",
+    ("CKV_K8S_38", OURS + GC): "These programs live on the API server. Builders and servers get no token.",
     ("CKV_K8S_8", TEST): "The pod of `helm test` runs to its end; nobody sends it requests.",
     ("CKV_K8S_9", TEST): "Likewise.",
 }
