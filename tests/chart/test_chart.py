@@ -23,6 +23,7 @@ from tests.chart.rendering import (
     SMALLEST,
     VARIANTS,
     WITH_CRDS,
+    Object,
     RefusedError,
     Render,
     named,
@@ -148,12 +149,60 @@ def test_everything_runs_as_one_user(render: Render) -> None:
 
 
 def test_no_program_may_read_secrets_or_use_wildcards(render: Render) -> None:
-    roles = [item for item in render() if item["kind"] in ("ClusterRole", "Role")]
-    assert len(roles) == 4
+    roles = [item for item in render("--set=gc.enabled=true") if item["kind"] in ("ClusterRole", "Role")]
+    assert len(roles) == 6
     for role in roles:
         for rule in role["rules"]:
             assert "secrets" not in rule["resources"]
             assert not {"*"}.intersection(rule["apiGroups"] + rule["resources"] + rule["verbs"])
+
+
+def test_rights_are_of_one_namespace_where_only_one_is_looked_after(render: Render) -> None:
+    """What stays in the cluster: classes, nodes and the pods that take from them, and all that keeps an artifact."""
+
+    def roles(*options: str) -> dict[tuple[str, str], list[Object]]:
+        found = [item for item in render("--set=gc.enabled=true", *options) if item["kind"] in ("ClusterRole", "Role")]
+        return {
+            (
+                item["metadata"].get("namespace", ""),
+                item["metadata"]["name"].removeprefix("release-enginewright-"),
+            ): item["rules"]
+            for item in found
+        }
+
+    everywhere, one = roles(), roles("--set=watchNamespace=search")
+    assert {where for where, _ in everywhere} == {"", "system"}
+    assert set(one) == {
+        ("", "operator"),
+        ("", "gc"),
+        *(("search", f"{name}-models") for name in ("operator", "gateway", "autoscaler")),
+        ("system", "operator"),
+        ("system", "autoscaler"),
+    }
+    kept = {resource for rule in one["", "operator"] for resource in rule["resources"]}
+    assert kept == {"acceleratorclasses", "acceleratorclasses/status", "nodes", "pods"}
+    assert one["search", "gateway-models"] == everywhere["", "gateway"]
+    assert one["search", "autoscaler-models"] == everywhere["", "autoscaler"]
+    assert one["", "gc"] == everywhere["", "gc"], "what no object of the whole cluster names is removed"
+    named_here = [rule for rule in everywhere["", "operator"] if rule in one["search", "operator-models"]]
+    assert named_here == one["search", "operator-models"]
+
+
+@pytest.mark.parametrize("options", [(), ("--set=watchNamespace=search",), ("--set=watchNamespace=system",)])
+def test_each_role_is_bound_to_the_account_it_is_for(render: Render, options: tuple[str, ...]) -> None:
+    objects = render("--set=gc.enabled=true", *options)
+    keys = {(item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]) for item in objects}
+    assert len(keys) == len(objects), "two objects of one name"
+    accounts = {item["metadata"]["name"] for item in of_kind(objects, "ServiceAccount")}
+    bound = set()
+    for binding in (*of_kind(objects, "ClusterRoleBinding"), *of_kind(objects, "RoleBinding")):
+        role = (binding["roleRef"]["kind"], binding["metadata"].get("namespace"), binding["roleRef"]["name"])
+        (subject,) = binding["subjects"]
+        assert role in keys
+        assert role[2].startswith(subject["name"])
+        assert (subject["name"] in accounts, subject["namespace"]) == (True, "system")
+        bound.add(role)
+    assert bound == {key for key in keys if key[0] in ("ClusterRole", "Role")}
 
 
 def test_the_signing_key_is_one_pair_in_every_namespace(render: Render, tmp_path: Path) -> None:

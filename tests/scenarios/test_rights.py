@@ -1,6 +1,7 @@
 """What the chart grants the programs against what they use, on a real API server: nothing is refused, little is spare.
 
-The operator lives through a model's life with the rights of its ClusterRole; the audit log says what it asked for.
+The operator lives through a model's life with the rights of its roles; the audit log says what it asked for. Once with
+rights in the whole cluster, and once with those of a chart that looks after one namespace.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from enginewright_operator.shell.gateway_figures import GatewayFigures
 from enginewright_operator.shell.leadership import Leadership, Terms
 from enginewright_operator.shell.operator import Operator
 from tests.kube.harness import OwnCluster
+from tests.kube.rights import Right, granted
 from tests.scenarios.evidence import failure
 from tests.scenarios.groups import CRD, GroupController
 from tests.scenarios.kubelet import Attempt, PodStatus
@@ -51,9 +53,6 @@ from tests.scenarios.world import Shifted, World
 CHART = Path(__file__).parents[2] / "helm" / "enginewright"
 PROGRAMS = ("operator", "gateway", "autoscaler", "gc")
 LEASE_NAME = "enginewright-operator"
-Right = tuple[str, str]
-"""Resource (with its subresource) and verb."""
-
 SPARE = {
     "operator": {
         # Checked when server-side apply creates an object; the log calls it a patch.
@@ -64,13 +63,29 @@ SPARE = {
     },
     "gateway": set[Right](),
     "gc": set[Right](),
-    # It has no gateway to read here, so it neither decides on traffic nor looks for gateways, and in its two seconds it
-    # may not come to say so; tests/e2e sees it at work.
+    # It finds no gateway to read here, so it does not decide on traffic, and in its two seconds it may not come to say
+    # so; tests/e2e sees it at work.
     "autoscaler": {
-        ("optimizedmodels/scale", "patch"), ("endpointslices", "list"), ("optimizedmodels", "get"),
-        ("optimizedmodels/status", "patch"), ("events", "create"),
+        ("optimizedmodels/scale", "patch"), ("optimizedmodels", "get"), ("optimizedmodels/status", "patch"),
+        ("events", "create"),
     },
 }  # fmt: skip
+
+CLUSTER_WIDE: dict[str, set[Right]] = {
+    # Classes are of no namespace; what is taken of them is taken by pods of whomever.
+    "operator": {
+        ("acceleratorclasses", "get"), ("acceleratorclasses", "list"), ("acceleratorclasses", "watch"),
+        ("acceleratorclasses/status", "patch"), ("nodes", "list"), ("pods", "list"),
+    },
+    "gateway": set(),
+    "autoscaler": set(),
+    # What no object of the cluster names goes from the store.
+    "gc": {
+        ("enginebuilds", "list"), ("optimizedmodels", "list"), ("jobs", "list"), ("deployments", "list"),
+        ("pods", "list"),
+    },
+}  # fmt: skip
+"""What remains of the cluster where the chart looks after one namespace."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,8 @@ class Installed:
     kube: OwnCluster
     namespace: str
     release: str
+    models: str
+    """The namespace that is looked after."""
 
     def account(self, program: str) -> str:
         """Name of a program's account and roles."""
@@ -99,10 +116,9 @@ class Installed:
         finally:
             await cluster.close()
 
-    def granted(self, program: str) -> set[Right]:
-        """By the program's ClusterRole; the Role for the lease is of one object."""
-        role = json.loads(self.kube.kubectl("get", "clusterrole", self.account(program), "--output=json").stdout)
-        return {(name, verb) for rule in role["rules"] for name in rule["resources"] for verb in rule["verbs"]}
+    def granted(self, program: str) -> dict[str, set[Right]]:
+        """By all its roles, by namespace."""
+        return granted(self.kube, self.account(program), self.namespace)
 
     def asked(self, program: str) -> tuple[set[Right], list[str]]:
         """What was asked for, and the lines of what was refused for lack of a right."""
@@ -120,30 +136,41 @@ class Installed:
         return used, refused
 
 
+@pytest.fixture(params=[False, True], ids=["all-namespaces", "one-namespace"])
+def watches_one(request: pytest.FixtureRequest) -> bool:
+    """Whether the chart is told to look after one namespace."""
+    return bool(request.param)
+
+
 @pytest.fixture
-def installed(kube_crds: object) -> Iterator[Installed]:
+def installed(kube_crds: object, watches_one: bool) -> Iterator[Installed]:
     """Accounts and roles only: what the chart renders, without its Deployments."""
     if not isinstance(kube_crds, OwnCluster):
         pytest.skip("the audit log of a given cluster is out of reach")
     suffix = secrets.token_hex(3)
     kube_crds.install_crds([yaml.load(CRD.read_text(), Loader=yaml.CSafeLoader)])
-    with kube_crds.namespace("rights") as namespace:
-        here = Installed(kube_crds, namespace, f"rights-{suffix}")
+    with kube_crds.namespace("rights") as namespace, kube_crds.namespace("models") as models:
+        here = Installed(kube_crds, namespace, f"rights-{suffix}", models)
         values = "--set=store.uri=s3://a/b,gateway.allowAnonymous=true,signing.create=false,gc.enabled=true"
+        values += f",watchNamespace={models}" if watches_one else ""
         rendered = kube_crds.helm(
             "template", here.release, str(CHART), f"--namespace={namespace}", "--kube-version=1.35.0",
             "--show-only=templates/rbac.yaml", values,
         ).stdout  # fmt: skip
-        kube_crds.apply(*(item for item in yaml.safe_load_all(rendered) if item), namespace=namespace)
+        objects = [item for item in yaml.safe_load_all(rendered) if item]
+        for where in (namespace, models):
+            kube_crds.apply(
+                *(item for item in objects if item["metadata"].get("namespace", namespace) == where), namespace=where
+            )
         yield here
         selector = f"--selector=app.kubernetes.io/instance={here.release}"
         kube_crds.kubectl("delete", "clusterroles,clusterrolebindings", selector, check=False)
 
 
-async def test_rights_are_what_a_models_life_takes(installed: Installed, tmp_path: Path) -> None:
+async def test_rights_are_what_a_models_life_takes(installed: Installed, watches_one: bool, tmp_path: Path) -> None:
     admin = await KubernetesCluster.from_kubeconfig(installed.kube.kubeconfig)
     async with installed.acting_as("operator", tmp_path) as acting:
-        world = World(admin, clock=Shifted(), real=True, namespace=installed.namespace)
+        world = World(admin, clock=Shifted(), real=True, namespace=installed.models)
         await admin.delete(Ref(ACCELERATOR_CLASS, "cpu"))  # another test's, which was counted then
         await world.give_class()
         # One that watches, and another that the world visits keys with.
@@ -155,13 +182,14 @@ async def test_rights_are_what_a_models_life_takes(installed: Installed, tmp_pat
         await _lives(world)
         await GatewayFigures(acting, [f"{installed.namespace}/gateway"]).find("a/b", "window")
     async with installed.acting_as("gateway", tmp_path) as acting:
-        await _for_a_while(follow(acting, RouteTable(), installed.namespace))
+        await _for_a_while(follow(acting, RouteTable(), installed.models))
     async with installed.acting_as("gc", tmp_path) as acting:
         await used_keys([acting])
     async with installed.acting_as("autoscaler", tmp_path) as acting:
         objectives = {"mode": "Objectives", "objectives": {"queueDepthPerReplica": 4}}
         await world.apply("scaled", scaling=objectives)
-        settings = AutoscalerSettings(gateway_urls=("http://127.0.0.1:9",), namespace=installed.namespace)
+        service = f"{installed.namespace}/gateway"
+        settings = AutoscalerSettings(gateway_urls=(), gateway_service=service, namespace=installed.models)
         await _for_a_while(autoscale(acting, settings))
     await admin.close()
 
@@ -169,9 +197,12 @@ async def test_rights_are_what_a_models_life_takes(installed: Installed, tmp_pat
         used, refused = installed.asked(program)
         assert refused == [], program
         assert used, program
-        granted = installed.granted(program)
-        assert granted - used - SPARE[program] == set(), f"{program} has rights that nothing here needs"
-        assert SPARE[program] <= granted, f"{program}: an excuse for a right it does not have"
+        rights = installed.granted(program)
+        everything = set().union(*rights.values())
+        assert everything - used - SPARE[program] == set(), f"{program} has rights that nothing here needs"
+        assert SPARE[program] <= everything, f"{program}: an excuse for a right it does not have"
+        if watches_one:
+            assert rights.get("", set()) == CLUSTER_WIDE[program], program
 
 
 async def _leads(acting: KubernetesCluster, namespace: str) -> None:
