@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from enginewright_builder.running import build
+from enginewright_builder.secrecy import keep_out_of_logs, mounted
 from enginewright_builder.settings import Settings
 
 app = typer.Typer(help="Turn a trained transformer into a proven engine.", add_completion=False, no_args_is_help=True)
@@ -37,6 +38,7 @@ def run(
         level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     settings = Settings.of(recipe=recipe, store=store, workdir=workdir, signing_key=signing_key, threads=threads)
+    keep_out_of_logs(mounted(settings.places.tokens))
     outcome = build(settings)
     if settings.termination_message is not None:
         settings.termination_message.write_bytes(outcome.termination_message())

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from enginewright_api.errors import DeterministicError, EnginewrightError, TransientError
 from enginewright_api.source import HuggingFaceSource
 from enginewright_builder.places import Places
+from enginewright_builder.secrecy import mounted, without
 from enginewright_builder.sources.address import check_address
 
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -83,13 +84,22 @@ class HubAccess:
         try:
             return ask()
         except HfHubHTTPError as error:
-            raise self._refused(error.response.status_code if error.response is not None else 0) from error
+            raise self._refused(error) from error
         except HFValidationError as error:
-            raise DeterministicError("SourceNotFound", f"{self.where}.repository: {error}"[:300]) from error
+            raise DeterministicError("SourceNotFound", self._said(f"{self.where}.repository: {error}")) from error
         except (LocalEntryNotFoundError, OSError, httpx.TransportError) as error:
-            raise TransientError("HubUnavailable", f"{_endpoint()}: cannot be reached ({error})"[:500]) from error
+            if isinstance(error.__cause__, HfHubHTTPError):  # a file was refused, after the list was given
+                raise self._refused(error.__cause__) from error
+            message = self._said(f"{_endpoint()}: cannot be reached ({error})")
+            raise TransientError("HubUnavailable", message) from error
 
-    def _refused(self, status: int) -> EnginewrightError:
+    def _said(self, text: str) -> str:
+        """What others say goes into status and Events, and may hold what we told them."""
+        return without(text, mounted(self.places.tokens))[:500]
+
+    def _refused(self, error: Any) -> EnginewrightError:
+        """By the status alone: the hub's own words may be anything."""
+        status = error.response.status_code if error.response is not None else 0
         what = f"{self.where}: {self.source.repository} at {self.source.revision}"
         if status == _TOO_MANY_REQUESTS:
             return TransientError("HubRateLimited", f"{what}: the hub asks to slow down (429)")

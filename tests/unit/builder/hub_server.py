@@ -23,6 +23,10 @@ class Hub:
     kind: str = "models"
     token: str = ""
     fault: int = 0
+    fault_at: str = ""
+    """End of the paths that the fault is of; empty: of all."""
+    echoes: bool = False
+    """Tells everybody what it was sent as credentials: in headers that its clients log, and in the body of errors."""
     asked: list[str] = field(default_factory=list)
 
     @property
@@ -33,7 +37,7 @@ class Hub:
     def answer(self, handler: BaseHTTPRequestHandler, *, body: bool) -> None:
         path = unquote(urlsplit(handler.path).path)
         self.asked.append(path)
-        if self.fault:
+        if self.fault and path.endswith(self.fault_at):
             return self._send(handler, self.fault, b"{}")
         if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
             return self._send(handler, 401, b"{}")
@@ -55,8 +59,8 @@ class Hub:
         tags = {"ETag": f'"{len(content):040x}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         return self._send(handler, 200, content, tags, body=body)
 
-    @staticmethod
     def _send(
+        self,
         handler: BaseHTTPRequestHandler,
         status: int,
         content: bytes,
@@ -64,6 +68,10 @@ class Hub:
         *,
         body: bool = True,
     ) -> None:
+        if self.echoes:
+            said = f"credentials: {handler.headers.get('Authorization')}"
+            headers = {"X-HF-Warning": said, "X-Error-Message": said, "X-Said": said} | (headers or {})
+            content = json.dumps({"error": said}).encode() if status >= 400 else content
         handler.send_response(status)
         for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
             handler.send_header(name, value)

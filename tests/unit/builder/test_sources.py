@@ -191,6 +191,18 @@ def test_faults_of_the_hub_are_of_the_right_class(
     assert "org/name" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("status", "reason"), [(401, "SourceAccessDenied"), (403, "SourceAccessDenied"), (404, "SourceNotFound")]
+)
+def test_a_file_that_is_refused_after_the_list_was_given_is_a_refusal_too(
+    hub: Hub, places: Places, tmp_path: Path, status: int, reason: str
+) -> None:
+    hub.fault, hub.fault_at = status, "/model.safetensors"
+    with pytest.raises(DeterministicError, match=str(status)) as caught:
+        fetched(hub_source(), places, tmp_path)
+    assert caught.value.reason == reason
+
+
 def test_a_hub_repository_with_pickles_only_is_refused(hub: Hub, places: Places, tmp_path: Path) -> None:
     del hub.files["model.safetensors"]
     with pytest.raises(DeterministicError) as caught:
