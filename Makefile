@@ -12,7 +12,7 @@ help: ## List the targets
 
 setup: $(STAMP) ## Install everything into .venv from requirements.lock (hashes checked)
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml scripts/uv.txt
 	@scripts/setup.sh $(VENV)
 	@touch $@
 

@@ -43,9 +43,9 @@ then
 fi
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-uv_version=0.13.8
+uv_version=$(sed -nE 's/^uv==([0-9.]+).*/\1/p' scripts/uv.txt)
 if ! "$venv/bin/uv" --version 2>/dev/null | grep -qF "$uv_version"; then
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement scripts/uv.txt
 fi
 echo "setup: installing $(grep -cE '^[a-z0-9]' requirements.lock) packages into $venv (about 5 GB; the first time takes minutes)"
 # Compiling the bytecode takes half a minute here; left to the first build, every process of it would wait for imports.
