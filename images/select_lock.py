@@ -1,7 +1,7 @@
 """Print the part of requirements.lock that some extras and groups need: `select_lock.py --uv UV --extra serving`.
 
-uv says which packages those are, held to the lock's versions; their lines, hashes included, are the lock's own, so an
-index that offers another file under the same version is refused.
+uv says which packages those are for the Python that runs this, held to the lock's versions; their lines, hashes
+included, are the lock's own, so an index that offers another file under the same version is refused.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def select(lock: str, names: Iterable[str]) -> str:
 def resolved(uv: str, project: Path, arguments: Sequence[str], stdin: str) -> Iterator[str]:
     """Names of the packages that uv resolves the arguments to, within the lock's versions."""
     command = [
-        uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", "3.11",
+        uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", f"--python={sys.executable}",
         "--constraint=requirements.lock", *arguments,
     ]  # fmt: skip
     printed = subprocess.run(command, cwd=project, input=stdin, check=True, capture_output=True, text=True).stdout

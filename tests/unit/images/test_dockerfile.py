@@ -1,13 +1,53 @@
-"""What images and setup install, by their text: nothing without a hash."""
+"""The Dockerfile by its text: one Python, nothing installed without a hash."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[3]
+DOCKERFILE = (ROOT / "images" / "Dockerfile").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def stages() -> dict[str, list[str]]:
+    """Instructions of each stage, continued lines joined; what stands before the first one under ``."""
+    found: dict[str, list[str]] = {"": []}
+    name = ""
+    for line in re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", DOCKERFILE, flags=re.MULTILINE)).splitlines():
+        start = re.fullmatch(r"FROM \S+ AS (\S+)", line)
+        if start:
+            name = start[1]
+        found.setdefault(name, []).append(line)
+    return found
+
+
+def defaults() -> dict[str, str]:
+    """Build arguments before the first stage."""
+    return dict(re.findall(r"^ARG (\w+)=(\S*)$", "\n".join(stages()[""]), re.MULTILINE))
+
+
+def test_the_python_is_named_once() -> None:
+    text = re.sub(r"^\s*#.*\n", "", DOCKERFILE, flags=re.MULTILINE)
+    assert re.findall(r".*\b3\.1\d\b.*", text) == [f"ARG PYTHON_VERSION={defaults()['PYTHON_VERSION']}"]
+    for name in ("install", "install-wheel", "trim", "select_lock.py"):
+        assert not re.search(r"3\.1\d", (ROOT / "images" / name).read_text()), name
+
+
+def test_the_python_is_one_that_the_project_takes() -> None:
+    lowest, beyond = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()  # type: ignore[union-attr]
+    assert int(lowest) <= int(defaults()["PYTHON_VERSION"].removeprefix("3.")) < int(beyond)
+
+
+def test_stages_that_use_an_argument_ask_for_it() -> None:
+    for name, lines in stages().items():
+        text = "\n".join(lines)
+        for argument in defaults():
+            used = f"${{{argument}}}" in text and name and not re.search(rf"^FROM \${{{argument}}}", text, re.MULTILINE)
+            assert not used or f"ARG {argument}" in lines, f"{name}: {argument}"
 
 
 @pytest.mark.parametrize("file", ["images/Dockerfile", "images/install", "images/install-wheel", "scripts/setup.sh"])
