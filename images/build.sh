@@ -12,6 +12,7 @@ flock 9
 store rm --all >/dev/null 2>&1 || true # what an interrupted build left
 base=${BASE_IMAGE:-$("$HERE/base.sh")}
 options=(--quiet --layers --pull-never --format oci --file "$HERE/Dockerfile" --ignorefile "$HERE/Dockerfile.dockerignore" --build-arg "BASE_IMAGE=$base"
+  --build-arg "VERSION=$(sed -nE 's/^version = "(.*)"/\1/p' "$ROOT/pyproject.toml")"
   --build-arg "BUILDER_GROUPS=${BUILDER_GROUPS-testdata}" --build-arg "TOOLCHAINS=${TOOLCHAINS-}")
 # The index settings of this machine, where it has any.
 for secret in "ca-bundle:${SSL_CERT_FILE-}" "uv.toml:${UV_CONFIG_FILE:-$HOME/.config/uv/uv.toml}" \

@@ -1,8 +1,9 @@
-"""The Dockerfile by its text: one Python, nothing installed without a hash."""
+"""The Dockerfile by its text: labels, one Python, nothing installed without a hash."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "images" / "Dockerfile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+IMAGES = ("control", "serving", "builder")
+OCI = "org.opencontainers.image."
 
 
 def stages() -> dict[str, list[str]]:
@@ -28,6 +31,37 @@ def stages() -> dict[str, list[str]]:
 def defaults() -> dict[str, str]:
     """Build arguments before the first stage."""
     return dict(re.findall(r"^ARG (\w+)=(\S*)$", "\n".join(stages()[""]), re.MULTILINE))
+
+
+def labels(stage: str) -> dict[str, str]:
+    words = [word for line in stages()[stage] if line.startswith("LABEL ") for word in shlex.split(line)[1:]]
+    return dict(word.split("=", 1) for word in words)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_image_says_what_it_is(image: str) -> None:
+    found = labels(image)
+    assert set(found) == {OCI + name for name in ("title", "description", "licenses", "version")}
+    assert found[OCI + "licenses"] == PROJECT["license"]
+    assert found[OCI + "version"] == "${VERSION}"
+    assert "ARG VERSION" in stages()[image], (
+        "an argument from before the first stage is unknown in one that does not ask"
+    )
+    assert "Enginewright" in found[OCI + "title"]
+    assert len({labels(other)[OCI + "description"] for other in IMAGES}) == len(IMAGES)
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    assert defaults()["VERSION"] == PROJECT["version"]
+
+
+def test_nothing_in_the_labels_differs_from_build_to_build() -> None:
+    assert not re.search(r"image\.(created|revision)|\$\(date", DOCKERFILE)
+
+
+def test_kubernetes_probes_are_the_health_checks() -> None:
+    assert "HEALTHCHECK" not in DOCKERFILE
+    assert "HEALTHCHECK" in (ROOT / "images" / "README.md").read_text(), "and it is said why"
 
 
 def test_the_python_is_named_once() -> None:
