@@ -32,7 +32,7 @@ for image in "$@"; do
   present=$(id_of "$name")
   # With it go those of its layers that nothing else uses.
   [ -z "$former" ] || [ "$former" = "$present" ] || store rmi "$former" >/dev/null 2>&1 || true
-  say "$image: $(store images --json | jq -r --arg id "${present:0:12}" '.[] | select(.id == $id).size'), $((SECONDS - begun)) s"
+  say "$image: $(store images --json | jq -r --arg id "${present:0:12}" '.[] | select(.id == $id).size') on disk, $((SECONDS - begun)) s"
   echo "$name"
 done
 # Cached stages have no names; when many of them are of former trees, all go and are made again within half a minute.

@@ -4,6 +4,7 @@ SBOMS ?= dist/sbom
 
 images: $(STAMP) ## Build the container images here (needs root and buildah), print their sizes, list their contents (SBOM)
 	@images/build.sh
+	@images/sizes.sh
 	@images/sbom.sh $(SBOMS) $(CURDIR)/$(PY)
 
 chart: ## Copy the CRDs into the Helm chart
