@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,13 +69,13 @@ def test_models_come_after_the_platform_and_their_health_is_waited_for() -> None
 
 
 def commands(models: Path, classes: Path) -> list[list[str]]:
-    """The `enginewright` commands of the pull-request check, on these files."""
-    steps = documents("pull-request.yaml")[0]["jobs"]["check"]["steps"]
-    lines = [step["run"] for step in steps if step.get("run", "").startswith("enginewright ")]
+    """The `enginewright` commands of the pull-request check, on these files, with no package but those it installs."""
+    runs = [step.get("run", "") for step in documents("pull-request.yaml")[0]["jobs"]["check"]["steps"]]
+    (installed,) = (found[1] for run in runs if (found := re.match(r'pip install "enginewright\[([a-z,]+)\]', run)))
+    program = [sys.executable, "-m", "tests.gitops.installed", installed]
+    lines = [run.removeprefix("enginewright ") for run in runs if run.startswith("enginewright ")]
     replaced = [line.replace('"$MODELS"', str(models)).replace("classes.yaml", str(classes)) for line in lines]
-    return [
-        [f"{sys.prefix}/bin/{part}" if part == "enginewright" else part for part in line.split()] for line in replaced
-    ]
+    return [program + line.split() for line in replaced]
 
 
 def test_the_pull_request_check_passes_the_example_and_refuses_a_slip(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_the_pull_request_check_passes_the_example_and_refuses_a_slip(tmp_path: 
     environment = os.environ | {"ENGINEWRIGHT_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
     good = EXAMPLES / "models" / "minilm.yaml"
     checks = commands(good, classes)
-    assert [command[1] for command in checks] == ["validate", "plan", "render"]
+    assert [command[4] for command in checks] == ["validate", "plan", "render"]
     printed = [_run(command, environment) for command in checks]
     assert [status for status, _ in printed] == [0, 0, 0], printed
     assert "INT8" in printed[1][1]
@@ -102,7 +103,7 @@ def test_the_pull_request_check_passes_the_example_and_refuses_a_slip(tmp_path: 
 
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120, cwd=ROOT)
     return done.returncode, done.stdout + done.stderr
 
 
