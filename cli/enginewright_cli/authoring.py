@@ -13,6 +13,7 @@ from enginewright_builder.sources.field import DRAFT
 from enginewright_cli.documents import read_documents
 from enginewright_cli.gpu_builds import gpu_build, gpu_build_text
 from enginewright_cli.initializing import init
+from enginewright_cli.local.accelerators import detect_cpu
 from enginewright_cli.local.artifacts import lookup
 from enginewright_cli.local.settings import operator_settings
 from enginewright_cli.options import (
@@ -24,6 +25,7 @@ from enginewright_cli.options import (
     state_directory,
 )
 from enginewright_cli.output import Format, console, errors, print_data, print_table
+from enginewright_cli.platform import Platform, read_platform
 from enginewright_cli.preflight import Preflight, model_of, preflight, sentences
 from enginewright_cli.rehearsal import Rehearsal, rehearse
 from enginewright_cli.state import StateDirectory
@@ -33,6 +35,15 @@ from enginewright_operator.core.draft import Rung
 ClassFile = Annotated[
     str | None,
     typer.Option("--classes", help="File or folder with AcceleratorClasses; `cpu` is this machine unless it is there."),
+]
+
+PlatformFile = Annotated[
+    str | None,
+    typer.Option(
+        "--platform",
+        help="Speak for a cluster instead of this machine, by its operator's settings and its classes: what "
+        "`helm template` of the chart prints with its values, or `kubectl get deployments,acceleratorclasses -o yaml`.",
+    ),
 ]
 
 
@@ -62,13 +73,14 @@ def validate(filename: FileOption, output: OutputOption = Format.TABLE) -> None:
 def plan(
     filename: FileOption,
     classes: ClassFile = None,
+    platform: PlatformFile = None,
     namespace: NamespaceOption = DEFAULT_NAMESPACE,
     output: OutputOption = Format.TABLE,
     state: StateOption = None,
 ) -> None:
     """What would be built for a file and why; needs nothing running."""
     where = state_directory(state)
-    rehearsals = _rehearsals(filename, classes, namespace, where)
+    rehearsals = _rehearsals(filename, classes, platform, namespace, where)
     rungs = [(rehearsal.name, rung) for rehearsal in rehearsals for rung in rehearsal.rungs]
     estimates = [
         preflight(rung, found, draft)
@@ -78,7 +90,10 @@ def plan(
         for draft in [model_of(recipe.draft_source, DRAFT) if recipe.draft_source else None]
         for rung in rehearsal.rungs
     ]
-    planned = [_planned(name, rung, found, where) for (name, rung), found in zip(rungs, estimates, strict=True)]
+    looked_up = {rung.key: "unless the store has it" if platform else _looked_up(rung, where) for _, rung in rungs}
+    planned = [
+        _planned(name, rung, found, looked_up[rung.key]) for (name, rung), found in zip(rungs, estimates, strict=True)
+    ]
     on_gpu = [gpu_build(rung.recipe) for _, rung in rungs]
     if output is not Format.TABLE:
         print_data([row | ({"onGpu": gpu} if gpu else {}) for row, gpu in zip(planned, on_gpu, strict=True)], output)
@@ -113,16 +128,20 @@ def _search_sentence(name: str, pool: Pool) -> str:
     )
 
 
-def _planned(model: str, rung: Rung, estimate: Preflight, state: StateDirectory) -> dict[str, str]:
-    evidence = rung.evidence
+def _looked_up(rung: Rung, state: StateDirectory) -> str:
     exists = lookup(state.store_uri, rung.key) is not None
+    return "none, the engine is in the store" if exists else "needed"
+
+
+def _planned(model: str, rung: Rung, estimate: Preflight, build: str) -> dict[str, str]:
+    evidence = rung.evidence
     return {
         "model": model,
         "rung": str(rung.number + 1),
         "recipe": rung.title,
         "class": rung.accelerator.accelerator_class,
         "engineBuild": rung.build_name,
-        "build": "none, the engine is in the store" if exists else "needed",
+        "build": build,
         "time": estimate.time,
         "memory": estimate.memory,
         "gate": f"{evidence.metric.value} drop ≤ {evidence.max_drop:g} at confidence {evidence.confidence:g}",
@@ -132,23 +151,31 @@ def _planned(model: str, rung: Rung, estimate: Preflight, state: StateDirectory)
 def render(
     filename: FileOption,
     classes: ClassFile = None,
+    platform: PlatformFile = None,
     namespace: NamespaceOption = DEFAULT_NAMESPACE,
     state: StateOption = None,
 ) -> None:
-    """The objects that the operator would create first, as YAML; what depends on the built engine comes later."""
-    where = state_directory(state)
-    manifests = [
-        child for rehearsal in _rehearsals(filename, classes, namespace, where) for child in rehearsal.children
-    ]
-    print_data(manifests, Format.YAML)
+    """The objects that the operator of --platform, or else of this machine, would create first, as YAML.
+
+    What depends on the built engine comes later.
+    """
+    rehearsals = _rehearsals(filename, classes, platform, namespace, state_directory(state))
+    print_data([child for rehearsal in rehearsals for child in rehearsal.children], Format.YAML)
 
 
-def _rehearsals(filename: str, classes: str | None, namespace: str, state: StateDirectory) -> list[Rehearsal]:
+def _rehearsals(
+    filename: str, classes: str | None, platform: str | None, namespace: str, state: StateDirectory
+) -> list[Rehearsal]:
+    cluster = read_platform(platform) if platform else Platform(operator_settings(state), (detect_cpu(),))
     documents = read_documents(filename) + (read_documents(classes) if classes else [])
-    found = [f"{_title(document)}: {problem}" for document in documents for problem in problems(document)]
+    found = [
+        f"{_title(document)}: {problem}"
+        for document in [*documents, *cluster.classes]
+        for problem in problems(document)
+    ]
     if found:
         raise DeterministicError("Invalid", "; ".join(found))
-    return rehearse(documents, namespace=namespace, settings=operator_settings(state))
+    return rehearse(documents, namespace=namespace, settings=cluster.settings, classes=cluster.classes)
 
 
 def _title(document: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from enginewright_api.optimized_model import OptimizedModel
 from enginewright_api.validation import problems
 from enginewright_cli.describing import print_rungs
 from enginewright_cli.documents import read_documents
+from enginewright_cli.local.accelerators import detect_cpu
 from enginewright_cli.local.artifacts import read_file
 from enginewright_cli.local.keys import ensure_keys
 from enginewright_cli.local.ladder import Climbed, climb
@@ -60,7 +61,9 @@ def build(
     where = state_directory(state)
     where.prepare()
     ensure_keys(where)
-    rehearsals = rehearse(_checked(filename), namespace=DEFAULT_NAMESPACE, settings=operator_settings(where))
+    rehearsals = rehearse(
+        _checked(filename), namespace=DEFAULT_NAMESPACE, settings=operator_settings(where), classes=[detect_cpu()]
+    )
     stalled = False
     table = output is Format.TABLE
     for rehearsal in rehearsals:

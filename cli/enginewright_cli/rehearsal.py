@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,6 @@ from enginewright_api.accelerator_class import AcceleratorClass, AcceleratorClas
 from enginewright_api.errors import DeterministicError
 from enginewright_api.meta import Condition, ConditionStatus
 from enginewright_api.validation import with_defaults
-from enginewright_cli.local.accelerators import detect_cpu
 from enginewright_operator.core.acceptance import acceptance
 from enginewright_operator.core.candidates import Pool
 from enginewright_operator.core.class_choice import class_choice
@@ -44,16 +44,21 @@ class Rehearsal:
     children: tuple[Object, ...]
 
 
-def rehearse(documents: list[Object], *, namespace: str, settings: OperatorSettings) -> list[Rehearsal]:
-    """One rehearsal a model. DeterministicError with the reason and sentence that `Accepted` would carry."""
-    classes = {"cpu": _with_room(AcceleratorClass.of(detect_cpu()))}
+def rehearse(
+    documents: list[Object], *, namespace: str, settings: OperatorSettings, classes: Sequence[Object]
+) -> list[Rehearsal]:
+    """One rehearsal a model. DeterministicError with the reason and sentence that `Accepted` would carry.
+
+    `classes` are those of where the operator is; one of the same name among the documents takes its place.
+    """
+    known = {item["metadata"]["name"]: _with_room(AcceleratorClass.of(item)) for item in classes}
     for document in documents:
         if document["kind"] == "AcceleratorClass":
-            classes[document["metadata"]["name"]] = _with_room(AcceleratorClass.of(document))
+            known[document["metadata"]["name"]] = _with_room(AcceleratorClass.of(document))
     models = [document for document in documents if document["kind"] == "OptimizedModel"]
     if not models:
         raise DeterministicError("NoObjects", "no OptimizedModel among the objects given")
-    return [_rehearse(model, classes, namespace, settings) for model in models]
+    return [_rehearse(model, known, namespace, settings) for model in models]
 
 
 def _with_room(given: AcceleratorClass) -> AcceleratorClass:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 import socket
@@ -45,6 +46,7 @@ class Process:
     port: int
     lease_namespace: str
     """Empty: no leader election."""
+    log_level: str
 
 
 @app.callback()
@@ -52,8 +54,7 @@ def root() -> None:
     """Operator of Enginewright's resources."""
 
 
-@app.command("run")
-def run_command(
+def configured(
     *,
     builder_image: Annotated[
         str,
@@ -161,40 +162,47 @@ def run_command(
         int, typer.Option(min=0, max=65535, envvar="ENGINEWRIGHT_PORT", help="/metrics, /healthz and /readyz.")
     ] = 8080,
     log_level: Annotated[str, typer.Option(envvar="ENGINEWRIGHT_LOG_LEVEL")] = "info",
-) -> None:
+) -> tuple[OperatorSettings, Process]:
     """Reconcile until SIGTERM."""
-    log_as_json(log_level)
+    settings = OperatorSettings(
+        toolchain=Toolchain(image=builder_image, digest=toolchain_digest or _digest_of(builder_image)),
+        serving_image=serving_image,
+        store=StoreAccess(
+            uri=store.rstrip("/"),
+            credentials_secret=store_credentials_secret,
+            endpoint_url=store_endpoint,
+            region=store_region,
+            volume_claim=store_claim,
+            host_path=store_host_path,
+        ),
+        signing_key_secret=signing_key_secret,
+        public_key_config_map=public_key_config_map,
+        rank_key_secret=rank_key_secret,
+        image_pull_secrets=tuple(image_pull_secret or ()),
+        image_pull_policy=image_pull_policy,
+        drain_seconds=drain_seconds,
+        gateway_url=gateway_url,
+        gateways=tuple(gateway or ()),
+        builds=BuildLimits(
+            attempts=build_attempts,
+            deadline_seconds=build_deadline_seconds,
+            cpu=build_cpu,
+            memory_gib=build_memory_gib,
+            memory_most_gib=max(build_memory_gib, build_memory_most_gib),
+            most_at_once=max_builds,
+            most_per_namespace=max_builds_per_namespace,
+        ),
+    )
+    return settings, Process(kubeconfig, context, namespace, workers, address, port, lease_namespace, log_level)
+
+
+@app.command("run")
+@functools.wraps(configured)
+def run_command(**options: Any) -> None:
+    """Work by what the options say."""
+    log_as_json(options["log_level"])
     try:
-        settings = OperatorSettings(
-            toolchain=Toolchain(image=builder_image, digest=toolchain_digest or _digest_of(builder_image)),
-            serving_image=serving_image,
-            store=StoreAccess(
-                uri=store.rstrip("/"),
-                credentials_secret=store_credentials_secret,
-                endpoint_url=store_endpoint,
-                region=store_region,
-                volume_claim=store_claim,
-                host_path=store_host_path,
-            ),
-            signing_key_secret=signing_key_secret,
-            public_key_config_map=public_key_config_map,
-            rank_key_secret=rank_key_secret,
-            image_pull_secrets=tuple(image_pull_secret or ()),
-            image_pull_policy=image_pull_policy,
-            drain_seconds=drain_seconds,
-            gateway_url=gateway_url,
-            gateways=tuple(gateway or ()),
-            builds=BuildLimits(
-                attempts=build_attempts,
-                deadline_seconds=build_deadline_seconds,
-                cpu=build_cpu,
-                memory_gib=build_memory_gib,
-                memory_most_gib=max(build_memory_gib, build_memory_most_gib),
-                most_at_once=max_builds,
-                most_per_namespace=max_builds_per_namespace,
-            ),
-        )
-        process = Process(kubeconfig, context, namespace, workers, address, port, lease_namespace)
+        settings, process = configured(**options)
         _print_once(settings, process)
         asyncio.run(_main(settings, process))
     except EnginewrightError as error:

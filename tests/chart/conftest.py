@@ -11,16 +11,6 @@ import pytest
 import yaml
 
 from tests.chart.rendering import CHART, KUBERNETES, SMALLEST, Object, RefusedError, Render
-from tests.kube import scripts
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    """The helm of the test cluster."""
-    try:
-        return scripts.build() / "helm"
-    except scripts.Unavailable as reason:
-        pytest.skip(f"no helm: {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """pytest fixtures: a real Kubernetes, booted once and only when a test asks for it.
 
+    helm           its program alone
     kube_api       control plane and kwok: anything that is about the API (4 s to boot)
     kube_node      the same cluster with a real node, DNS and a registry (4 s more)
     kube_crds      kube_api with Enginewright's CustomResourceDefinitions
@@ -35,6 +36,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     with _uncaptured(session.config), contextlib.suppress(scripts.Unavailable, scripts.ScriptFailed):
         scripts.build()  # a failure is told again, and to the right tests, by the fixture
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """The helm of the test cluster, which needs no cluster to render."""
+    try:
+        return scripts.build() / "helm"
+    except scripts.Unavailable as reason:
+        _cannot(reason)
 
 
 @pytest.fixture(scope="session")
