@@ -13,6 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from enginewright_api.errors import EnginewrightError
+from enginewright_api.log_level import LogLevel
 from enginewright_autoscaler.service import run as run_until_cancelled
 from enginewright_autoscaler.settings import AutoscalerSettings
 
@@ -46,6 +47,7 @@ def run(  # noqa: PLR0917 - one option a parameter is typer's form
     metrics_port: Annotated[
         int | None, typer.Option(envvar="METRICS_PORT", help="Their port; none serves neither.")
     ] = None,
+    log_level: Annotated[LogLevel, typer.Option(envvar="ENGINEWRIGHT_LOG_LEVEL", case_sensitive=False)] = LogLevel.INFO,
 ) -> None:
     """Scale the models of a Kubernetes cluster until SIGTERM."""
     from enginewright_cluster.kubernetes import KubernetesCluster
@@ -74,7 +76,7 @@ def run(  # noqa: PLR0917 - one option a parameter is typer's form
         finally:
             await cluster.close()
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=log_level.number, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     sys.stderr.write(f"settings: {settings.model_dump_json()}\n")
     try:

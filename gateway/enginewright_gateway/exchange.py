@@ -62,8 +62,12 @@ def finish(exchange: Exchange, metrics: Metrics, code: str, seconds: float) -> N
 
 
 def log_to_stdout(level: int = logging.INFO) -> None:
-    """One JSON object a line for requests on stdout; everything else as text on stderr."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    """One JSON object a line for requests on stdout; everything else as text on stderr.
+
+    Requests are told at INFO. What else is said at INFO is left out: it comes with DEBUG.
+    """
+    others = level if level < logging.INFO else max(level, logging.WARNING)
+    logging.basicConfig(level=others, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers[:] = [handler]

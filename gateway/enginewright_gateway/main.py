@@ -13,6 +13,7 @@ import uvloop
 from pydantic import ValidationError
 
 from enginewright_api.errors import EnginewrightError
+from enginewright_api.log_level import LogLevel
 
 from .app import serve
 from .exchange import log_to_stdout
@@ -40,6 +41,7 @@ def run(  # noqa: PLR0917 - one option a parameter is typer's form
     max_held: Annotated[int, typer.Option(help="Requests that wait so, for each model.")] = _DEFAULTS["max_held"],
     drain_delay_seconds: Annotated[float, typer.Option(help="Between /readyz 503 and the closed port.")] = 5.0,
     drain_seconds: Annotated[float, typer.Option(help="For requests under way.")] = _DEFAULTS["drain_seconds"],
+    log_level: Annotated[LogLevel, typer.Option(envvar="ENGINEWRIGHT_LOG_LEVEL", case_sensitive=False)] = LogLevel.INFO,
 ) -> None:
     """Serve the models of a Kubernetes cluster until SIGTERM."""
     try:
@@ -62,7 +64,7 @@ def run(  # noqa: PLR0917 - one option a parameter is typer's form
         finally:
             await cluster.close()
 
-    log_to_stdout()
+    log_to_stdout(log_level.number)
     sys.stderr.write(f"settings: {settings.model_dump_json()}\n")
     try:
         uvloop.run(serving())

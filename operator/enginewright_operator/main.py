@@ -16,6 +16,7 @@ from uuid import uuid4
 import typer
 
 from enginewright_api.errors import EnginewrightError
+from enginewright_api.log_level import LogLevel
 from enginewright_api.recipe import Toolchain
 from enginewright_cluster.kubernetes import KubernetesCluster
 from enginewright_cluster.port import LEASE, Cluster, Ref
@@ -46,7 +47,7 @@ class Process:
     port: int
     lease_namespace: str
     """Empty: no leader election."""
-    log_level: str
+    log_level: LogLevel
 
 
 @app.callback()
@@ -161,7 +162,7 @@ def configured(
     port: Annotated[
         int, typer.Option(min=0, max=65535, envvar="ENGINEWRIGHT_PORT", help="/metrics, /healthz and /readyz.")
     ] = 8080,
-    log_level: Annotated[str, typer.Option(envvar="ENGINEWRIGHT_LOG_LEVEL")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(envvar="ENGINEWRIGHT_LOG_LEVEL", case_sensitive=False)] = LogLevel.INFO,
 ) -> tuple[OperatorSettings, Process]:
     """Reconcile until SIGTERM."""
     settings = OperatorSettings(
