@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc
 
 from tests.kube.harness import Cluster, OwnCluster
 
@@ -86,6 +88,15 @@ def infer(url: str, sentence: str) -> list[float]:
     assert answer.status_code == 200, answer.text
     outputs = {item["name"]: item for item in answer.json()["outputs"]}
     found: list[float] = outputs["embedding"]["data"]
+    return found
+
+
+def infer_by_grpc(address: str, model: str, sentence: str) -> list[float]:
+    """The same by KServe v2 over gRPC; `address` is host:port."""
+    tensor = tritonclient.grpc.InferInput("text", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[sentence.encode()]], dtype=object))
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        found: list[float] = client.infer(model, [tensor], client_timeout=30).as_numpy("embedding")[0].tolist()
     return found
 
 

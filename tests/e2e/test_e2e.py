@@ -22,7 +22,16 @@ from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.recipe import Toolchain
 from enginewright_operator.core.render.pods import CONTAINER_SECURITY, Volumes, devices, pod_spec, resources
 from enginewright_operator.core.settings import OperatorSettings, StoreAccess
-from tests.e2e.installation import MODEL, MODEL_FILE, Object, Platform, condition, eventually, infer
+from tests.e2e.installation import (
+    MODEL,
+    MODEL_FILE,
+    Object,
+    Platform,
+    condition,
+    eventually,
+    infer,
+    infer_by_grpc,
+)
 from tests.kube.rights import granted
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("e2e")]
@@ -78,6 +87,14 @@ def test_the_gateway_answers_the_official_client(platform: Platform, model: Obje
     for sentence, item in zip(SENTENCES, answer.data, strict=True):
         assert cosine(item.embedding, infer(service, sentence)) > 0.999
     assert answer.usage.prompt_tokens > len(SENTENCES)
+
+
+def test_both_answer_kserve_v2_by_grpc(platform: Platform, model: Object) -> None:
+    service = platform.address_of(MODEL, platform.models)
+    gateway = platform.address_of(f"{platform.release}-enginewright-gateway", platform.namespace)
+    by_http = infer(f"http://{service}:8000/v2/models/{MODEL}", SENTENCES[0])
+    for address, name in ((service, MODEL), (gateway, MODEL), (gateway, f"{platform.models}/{MODEL}")):
+        assert cosine(infer_by_grpc(f"{address}:8001", name, SENTENCES[0]), by_http) > 0.999
 
 
 def test_helm_test_finds_the_gateway_in_order(platform: Platform, model: Object) -> None:
