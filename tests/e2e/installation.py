@@ -100,6 +100,13 @@ def infer_by_grpc(address: str, model: str, sentence: str) -> list[float]:
     return found
 
 
+def leftovers(platform: Platform) -> list[str]:
+    """Names of all that carries our labels in the models' namespace."""
+    kinds = "enginebuilds,jobs,deployments,replicasets,services,pods,configmaps,endpointslices,poddisruptionbudgets"
+    found = platform.get(kinds, "--selector=app.kubernetes.io/managed-by=enginewright")["items"]
+    return [f"{item['kind']}/{item['metadata']['name']}" for item in found]
+
+
 def eventually(check: Callable[[], object], within_seconds: float, what: str) -> None:
     """Wait until `check` is true."""
     deadline = time.monotonic() + within_seconds

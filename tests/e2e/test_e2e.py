@@ -31,6 +31,7 @@ from tests.e2e.installation import (
     eventually,
     infer,
     infer_by_grpc,
+    leftovers,
 )
 from tests.kube.rights import granted
 
@@ -157,6 +158,7 @@ def test_scaling_by_hand_adds_a_second_replica(platform: Platform, model: Object
         eventually(lambda: len(set(_ready_addresses(platform))) == 2, 90, "two ready endpoints")
     eventually(lambda: platform.get("optimizedmodel", MODEL)["status"]["replicas"] == 2, 20, "status.replicas is 2")
     assert len(platform.get("jobs")["items"]) == len(platform.items("jobs", component="builder")), "no other jobs"
+    assert any(name.startswith("PodDisruptionBudget/") for name in leftovers(platform)), "nothing would be seen to go"
     for address in set(_ready_addresses(platform)):
         assert len(infer(f"http://{address}:8000/v2/models/{MODEL}", SENTENCES[0])) == 384
 
@@ -233,7 +235,7 @@ def test_a_model_for_a_gpu_is_answered_with_what_is_missing(platform: Platform, 
 def test_deleting_the_model_leaves_nothing(platform: Platform, model: Object) -> None:
     with platform.steps.timed("kubectl delete, everything gone"):
         platform.cluster.kubectl("delete", "optimizedmodel", MODEL, f"--namespace={platform.models}")
-        eventually(lambda: not _leftovers(platform), 90, f"nothing is left, not {_leftovers(platform)}")
+        eventually(lambda: not leftovers(platform), 90, f"nothing is left, not {leftovers(platform)}")
 
 
 def test_every_program_had_the_rights_it_needed_and_few_others(platform: Platform, model: Object) -> None:
@@ -323,10 +325,3 @@ def _counted(platform: Platform, nodes: list[str]) -> bool:
     printed = platform.cluster.kubectl("get", "acceleratorclass", "nvidia-h100-80g", "--output=json").stdout
     status: dict[str, Any] = json.loads(printed).get("status", {})
     return status.get("nodes", 0) >= len(nodes) and status.get("inUse", 0) >= 16
-
-
-def _leftovers(platform: Platform) -> list[str]:
-    """Names of all that carries our labels in the models' namespace."""
-    kinds = "enginebuilds,jobs,deployments,replicasets,services,pods,configmaps,endpointslices"
-    found = platform.get(kinds, "--selector=app.kubernetes.io/managed-by=enginewright")["items"]
-    return [f"{item['kind']}/{item['metadata']['name']}" for item in found]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from openai import OpenAI, OpenAIError
 
-from tests.e2e.installation import MODEL_FILE, Object, Platform, condition, eventually
+from tests.e2e.installation import MODEL_FILE, Object, Platform, condition, eventually, leftovers
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("e2e")]
 
@@ -119,7 +119,11 @@ def test_the_way_back_to_the_first_spec_builds_nothing(platform: Platform, model
         eventually(lambda: _model(platform)["status"]["active"]["artifactDigest"] == wanted, 120, "A serves again")
     assert {item["metadata"]["uid"] for item in platform.get("jobs")["items"]} <= jobs
     assert set(callers.answers) == {"answered"}, callers.answers
+
+
+def test_deleting_it_leaves_nothing_of_any_version(platform: Platform, model: Object) -> None:
     platform.cluster.kubectl("delete", "optimizedmodel", NAME, f"--namespace={platform.models}")
+    eventually(lambda: not leftovers(platform), 90, f"nothing is left, not {leftovers(platform)}")
 
 
 def _patch(platform: Platform, **spec: Any) -> None:
