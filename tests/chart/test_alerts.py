@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.chart.rendering import CHART, MONITORED, RefusedError, Render, named
+from tests.required import cannot_run
 
 ALERTS = CHART / "files" / "alerts.yaml"
 RUNBOOKS = CHART.parents[1] / "docs" / "runbooks"
@@ -183,7 +184,7 @@ def promtool() -> str:
     """Prometheus' own checker."""
     found = shutil.which("promtool")
     if found is None:
-        pytest.skip("no promtool: run make system-deps")
+        cannot_run("no promtool: run make system-deps")
     return found
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.chart.rendering import Render
+from tests.required import cannot_run
 
 LOCK = Path(__file__).with_name("checkov.lock")
 STRICT = (
@@ -46,7 +47,7 @@ def checkov() -> Path:
     done = folder / "complete"
     if not done.exists():
         if not uv.exists():
-            pytest.skip("no uv in this environment: run make setup")
+            cannot_run("no uv in this environment: run make setup")
         commands = [
             [str(uv), "venv", "--quiet", "--clear", f"--python={sys.executable}", str(folder)],
             [str(uv), "pip", "sync", "--quiet", "--require-hashes", f"--python={folder}/bin/python", str(LOCK)],
@@ -54,7 +55,7 @@ def checkov() -> Path:
         for command in commands:
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
             if ran.returncode != 0:
-                pytest.skip(f"checkov cannot be installed here: {ran.stderr.strip()[-300:]}")
+                cannot_run(f"checkov cannot be installed here: {ran.stderr.strip()[-300:]}")
         done.touch()
     return folder / "bin" / "checkov"
 

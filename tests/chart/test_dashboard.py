@@ -17,6 +17,7 @@ import yaml
 from enginewright_api import metrics
 from tests.chart.rendering import CHART, MONITORED, Render, named
 from tests.chart.scraped import MODEL, Programs, free_port, told_names, told_text
+from tests.required import cannot_run
 
 DASHBOARD: dict[str, Any] = json.loads((CHART / "files" / "dashboard.json").read_text())
 SCALED_OBJECT = CHART.parents[1] / "examples" / "keda" / "scaledobject.yaml"
@@ -44,7 +45,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clien
     """A real Prometheus that has read operator, gateway and autoscaler for some seconds."""
     program = shutil.which("prometheus")
     if program is None:
-        pytest.skip("no prometheus: run make system-deps")
+        cannot_run("no prometheus: run make system-deps")
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     with Programs() as programs:
         jobs = [
@@ -117,7 +118,7 @@ def test_keda_is_told_one_number_by_the_example(told: set[str], prometheus: http
 def test_names_and_helps_follow_the_conventions() -> None:
     program = shutil.which("promtool")
     if program is None:
-        pytest.skip("no promtool: run make system-deps")
+        cannot_run("no promtool: run make system-deps")
     # Several programs tell of their process by the same names.
     text = re.sub(r"^(# \w+ )?process_.*\n", "", told_text(), flags=re.MULTILINE)
     done = subprocess.run([program, "check", "metrics"], input=text, capture_output=True, text=True, check=False)

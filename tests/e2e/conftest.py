@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.installation import MODEL, MODEL_FILE, ROOT, Object, Platform, Steps, restricted_namespace, tell
 from tests.kube.harness import Cluster, CommandFailed, OwnCluster
+from tests.required import cannot_run
 
 CANNOT = 3
 """Exit status of the scripts in images/ when the machine lacks something."""
@@ -132,7 +133,7 @@ def _between(begun: str, ended: str) -> float:
 def _script(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == CANNOT:
-        pytest.skip(f"no images: {done.stderr.strip().splitlines()[-1]}")
+        cannot_run(f"no images: {done.stderr.strip().splitlines()[-1]}")
     if done.returncode != 0:
         pytest.fail(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-4000:]}", pytrace=False)
     return done.stdout

@@ -23,6 +23,7 @@ import yaml
 
 from tests.e2e.installation import MODEL, ROOT, Object, Platform, infer, restricted_namespace, tell
 from tests.kube.harness import CommandFailed, OwnCluster
+from tests.required import cannot_run
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("e2e")]
 
@@ -58,7 +59,7 @@ class Page:
 def page(node: OwnCluster) -> Iterator[Page]:
     """With the settings that a registry without TLS needs."""
     if shutil.which("skopeo") is None:
-        pytest.skip("no skopeo: run make system-deps")
+        cannot_run("no skopeo: run make system-deps")
     folder = Path(tempfile.mkdtemp(prefix="enginewright-airgap-"))
     (folder / "helm").symlink_to(ROOT / "helm")
     (folder / "examples").symlink_to(ROOT / "examples")

@@ -8,13 +8,14 @@ import pytest
 
 from tests.gateway.running_gateway import RunningGateway
 from tests.gateway.triton_process import TritonProcess, missing
+from tests.required import cannot_run
 
 
 @pytest.fixture(scope="session")
 def triton() -> Iterator[TritonProcess]:
     """One server with the model `words`."""
     if reason := missing():
-        pytest.skip(reason)
+        cannot_run(reason)
     server = TritonProcess()
     try:
         yield server.start()

@@ -19,6 +19,7 @@ import yaml
 from tests.gateway.running_gateway import model_manifest, slice_manifest
 from tests.gateway.triton_process import TritonProcess, free_ports, missing, outward_address
 from tests.kube.harness import Cluster
+from tests.required import cannot_run
 
 KEY = "a key for this test"
 
@@ -48,7 +49,7 @@ def ask(port: int, method: str, path: str, body: Any = None, key: str = KEY) -> 
 def outward() -> Iterator[TritonProcess]:
     """A server that an EndpointSlice may name."""
     if reason := missing():
-        pytest.skip(reason)
+        cannot_run(reason)
     try:
         address = outward_address()
     except OSError as error:

@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 from tests.gateway.running_gateway import RunningGateway
 from tests.gateway.test_gateway_edge import tensor
 from tests.gateway.triton_process import TritonProcess, missing
+from tests.required import cannot_run
 
 
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -175,7 +176,7 @@ def test_killing_one_of_two_servers_under_load_fails_no_request(fresh: RunningGa
 
 def test_requests_outlast_the_restart_of_the_only_server(fresh: RunningGateway) -> None:
     if reason := missing():
-        pytest.skip(reason)
+        cannot_run(reason)
     server = TritonProcess().start()
     try:
         fresh.add_model()
@@ -194,7 +195,7 @@ def test_requests_outlast_the_restart_of_the_only_server(fresh: RunningGateway) 
 @pytest.mark.parametrize("lost", ["server", "engine process"])
 def test_requests_under_way_are_held_until_their_only_server_is_back(lost: str) -> None:
     if reason := missing():
-        pytest.skip(reason)
+        cannot_run(reason)
     server = TritonProcess().start()
     try:
         with RunningGateway(hold_seconds=40.0, max_held=16) as gateway:

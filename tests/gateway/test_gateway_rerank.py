@@ -10,6 +10,7 @@ import pytest
 
 from tests.gateway.running_gateway import RunningGateway
 from tests.gateway.triton_process import TritonProcess, missing
+from tests.required import cannot_run
 
 DOCUMENTS = ["a hen", "a red fox ran", "nothing", "fox", "a red hen", "red fox"]
 
@@ -17,7 +18,7 @@ DOCUMENTS = ["a hen", "a red fox ran", "nothing", "fox", "a red hen", "red fox"]
 @pytest.fixture(scope="module")
 def ranking() -> Iterator[RunningGateway]:
     if reason := missing():
-        pytest.skip(reason)
+        cannot_run(reason)
     server = TritonProcess("ranks")
     try:
         server.start()

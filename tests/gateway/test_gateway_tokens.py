@@ -19,6 +19,7 @@ from tokenizers.processors import TemplateProcessing
 from enginewright_api.engine_description import EngineDescription
 from tests.gateway.running_gateway import RunningGateway
 from tests.gateway.triton_process import missing
+from tests.required import cannot_run
 from tests.serving.servers import run_cli, serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -68,7 +69,7 @@ def engine(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def labelling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     if reason := missing():
-        pytest.skip(reason)
+        cannot_run(reason)
     scratch = tmp_path_factory.mktemp("tokens")
     done = run_cli("stage", "--engine", engine(scratch / "e"), "--dest", scratch / "models", "--model-name", "names")
     assert done.returncode == 0, done.stderr

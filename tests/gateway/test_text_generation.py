@@ -23,6 +23,7 @@ from enginewright_api.errors import TransientError
 from enginewright_cli.demo import chat as demo_chat
 from tests.gateway.running_gateway import RunningGateway
 from tests.gateway.triton_process import missing
+from tests.required import cannot_run
 from tests.serving.language_models import language_model
 from tests.serving.servers import Server, run_cli, serving
 
@@ -37,7 +38,7 @@ STORY = [{"role": "user", "content": "Tell me a long story about a lighthouse."}
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Triton repository of the model."""
     if reason := missing():
-        pytest.skip(reason)
+        cannot_run(reason)
     folder = tmp_path_factory.mktemp("smollm2")
     done = run_cli("stage", "--engine", language_model("openvino"), "--dest", folder, "--model-name", "smollm2")
     assert done.returncode == 0, done.stderr

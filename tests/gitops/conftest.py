@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from enginewright_cluster.port import Object
+from tests.required import cannot_run
 
 HERE = Path(__file__).parent
 Kstatus = Callable[[Sequence[Object]], list[str]]
@@ -34,7 +35,7 @@ def kstatus(tmp_path_factory: pytest.TempPathFactory) -> Kstatus:
             command, cwd=HERE / "kstatus", env=os.environ | settings, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
-        pytest.skip("no Go: install 1.26 from https://go.dev/doc/install")
+        cannot_run("no Go: install 1.26 from https://go.dev/doc/install")
     assert built.returncode == 0, built.stderr
 
     def judge(objects: Sequence[Object]) -> list[str]:

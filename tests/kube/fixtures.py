@@ -8,7 +8,7 @@
     kube_private   a control plane of the test module's own, whose servers may be killed
 
 `ENGINEWRIGHT_TEST_KUBECONFIG` names a cluster to use instead (kubectl and helm on PATH; kwok in it for fake nodes).
-Where no cluster can run the tests are skipped with the reason, or fail with it when `ENGINEWRIGHT_REQUIRE_KUBE` is set.
+Where no cluster can run the tests are skipped with the reason, or fail with it (`tests/required.py`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from enginewright_api.crd import definitions
 from tests.kube import scripts
 from tests.kube.harness import Cluster, OwnCluster, private_cluster, shared_cluster
+from tests.required import cannot_run
 
 FIXTURES = {"kube_api", "kube_crds", "kube_node", "kube_namespace", "kube_private"}
 
@@ -44,7 +44,7 @@ def helm() -> Path:
     try:
         return scripts.build() / "helm"
     except scripts.Unavailable as reason:
-        _cannot(reason)
+        cannot_run(f"no helm: {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def kube_api(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             try:
                 booted = stack.enter_context(cluster)
             except scripts.Unavailable as reason:
-                _cannot(reason)
+                cannot_run(f"no Kubernetes: {reason}")
         yield booted
 
 
@@ -73,7 +73,7 @@ def kube_node(request: pytest.FixtureRequest, kube_api: Cluster) -> Cluster:
             try:
                 kube_api.start("node", "registry")
             except scripts.Unavailable as reason:
-                _cannot(reason)
+                cannot_run(f"no Kubernetes: {reason}")
     return kube_api
 
 
@@ -100,19 +100,13 @@ def kube_private(request: pytest.FixtureRequest) -> Iterator[OwnCluster]:
             try:
                 booted = stack.enter_context(cluster)
             except scripts.Unavailable as reason:
-                _cannot(reason)
+                cannot_run(f"no Kubernetes: {reason}")
         yield booted
 
 
 def _given_kubeconfig() -> Path | None:
     given = os.environ.get("ENGINEWRIGHT_TEST_KUBECONFIG")
     return Path(given) if given else None
-
-
-def _cannot(reason: scripts.Unavailable) -> NoReturn:
-    if os.environ.get("ENGINEWRIGHT_REQUIRE_KUBE"):
-        pytest.fail(f"no Kubernetes: {reason}", pytrace=False)
-    pytest.skip(f"no Kubernetes: {reason}")
 
 
 def _uncaptured(config: pytest.Config) -> contextlib.AbstractContextManager[None]:

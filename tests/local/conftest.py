@@ -14,6 +14,7 @@ import pytest
 
 from tests.gateway.triton_process import missing
 from tests.local.local_mode import LocalMode, eventually, free_port, is_alive
+from tests.required import cannot_run
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "minilm" / "model.yaml"
@@ -27,7 +28,7 @@ BUILD_SECONDS = 540.0
 def local() -> Iterator[LocalMode]:
     """A running control plane; at the end nothing of it may be left."""
     if reason := missing():
-        pytest.skip(reason)
+        cannot_run(reason)
     # A short path: sockets and the server's shared memory have names of limited length.
     home = Path(tempfile.mkdtemp(prefix="ew-", dir="/tmp"))
     mode = LocalMode(home, free_port(), free_port())

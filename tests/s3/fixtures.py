@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.required import cannot_run
+
 _BUILD = Path(__file__).with_name("build.sh")
 _CANNOT = 3
 
@@ -50,7 +52,7 @@ def s3_server() -> Iterator[S3Server]:
     """A server with one empty bucket for the session."""
     build = subprocess.run([str(_BUILD)], capture_output=True, text=True, check=False, timeout=900)
     if build.returncode == _CANNOT:
-        pytest.skip(build.stderr.strip().splitlines()[-1])
+        cannot_run(build.stderr.strip().splitlines()[-1])
     assert build.returncode == 0, build.stderr
     with tempfile.TemporaryDirectory(prefix="enginewright-s3-") as folder:
         yield from _run(build.stdout.strip(), Path(folder))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from images.select_lock import blocks, select
+from tests.required import cannot_run
 
 ROOT = Path(__file__).parents[3]
 LOCK = """\
@@ -43,7 +44,7 @@ def test_no_torch_where_models_are_served_and_no_server_in_the_control_plane() -
     """Asks uv, which resolves within the lock: what the Dockerfile does."""
     uv = Path(sys.executable).with_name("uv")
     if not uv.exists():
-        pytest.skip("uv is not installed beside this Python; make setup does it")
+        cannot_run("uv is not installed beside this Python; make setup does it")
     names = {image: _selected(uv, extras) for image, extras in _extras().items()}
     assert "nvidia-pytriton" in names["serving"]
     assert not {"torch", "transformers", "kubernetes"} & names["serving"]

@@ -16,6 +16,7 @@ from enginewright_store import Store, open_store
 from enginewright_store.artifact import file_path, read_manifest, read_signature, verify_signature
 from enginewright_store.bundle import LayoutReader, LayoutWriter, add_artifact, add_chart, install_artifacts
 from enginewright_store.signing import generate_key
+from tests.required import cannot_run
 from tests.serving.artifacts import KEY, published
 
 
@@ -136,7 +137,7 @@ def test_the_command_bundles_artifacts_chart_and_images(tmp_path: Path, engine: 
 def test_images_go_through_and_other_tools_take_them_out(tmp_path: Path, engine: Path) -> None:
     """An image of buildah, bundled beside an artifact, pulled again by buildah from the bundle."""
     if shutil.which("buildah") is None:
-        pytest.skip("no buildah on this machine")
+        cannot_run("no buildah: run make system-deps")
     here, _ = stores(tmp_path)
     published(here, engine)
 
