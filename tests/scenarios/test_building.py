@@ -6,7 +6,7 @@ import pytest
 
 from enginewright_api.errors import FailureClass
 from enginewright_api.outcome import BuildOutcome
-from enginewright_cluster.port import ENGINE_BUILD, JOB
+from enginewright_cluster.port import ENGINE_BUILD, JOB, POD, Ref
 from tests.scenarios.evidence import evidence, failure, success
 from tests.scenarios.kubelet import Attempt, PodStatus, evicted, killed_for_memory
 from tests.scenarios.models import PAUSE_SECONDS
@@ -76,6 +76,20 @@ async def test_deterministic_failure_is_never_retried(world: World) -> None:
     assert (last["stage"], last["reason"], last["exitCode"]) == ("compile", "UnsupportedOperator", 20)
     assert last["logTail"] == "last line"
     assert ("search", "Warning", "BuildFailed") in await world.events()
+
+
+async def test_a_verdict_outlives_the_pod_that_told_it(world: World) -> None:
+    """Nodes go, and finished pods are cleaned away: the Job alone says no more than that it failed."""
+    world.kubelet.builder = lambda attempt: failure(attempt.key, FailureClass.DETERMINISTIC, "UnsupportedOperator")
+    await world.apply()
+    await world.settle()
+    for name in await world.names(POD):
+        await world.cluster.delete(Ref(POD, name, world.namespace))
+    world.restarted()
+    await world.wait_for(7200)
+    assert len(await world.names(JOB)) == len(world.kubelet.attempts) == 1
+    assert (await world.condition("Built"))[:2] == ("False", "BuildFailed")
+    assert (await world.model())["status"]["lastFailure"]["reason"] == "UnsupportedOperator"
 
 
 async def test_what_fails_every_rung_in_the_same_words_is_said_once(world: World) -> None:

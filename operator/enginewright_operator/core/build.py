@@ -129,8 +129,7 @@ def _visit(snapshot: BuildSnapshot, build: EngineBuild, known: Known, attempts: 
     if not missing and known.artifact is not None and not at_work:
         return _succeeded(known, attempts)
     status, generation = build.status, build.metadata.generation
-    if status.phase is BuildPhase.FAILED and status.observed_generation == generation and not known.views:
-        # Finished Jobs may have been cleaned away: the verdict stays.
+    if status.phase is BuildPhase.FAILED and status.observed_generation == generation and _is_final(status, known):
         return _failed(status.failure or _foreign("?"), (), attempts)
     given_up: list[tuple[GiveUp, JobView]] = []
     for request in missing or build.spec.evidence[:1]:
@@ -147,6 +146,13 @@ def _visit(snapshot: BuildSnapshot, build: EngineBuild, known: Known, attempts: 
         return _working(snapshot, step, attempts) if isinstance(step, Working) else _later(step, attempts, now)
     step, view = given_up[0]
     return _failed(step.because, tuple(view.outcome.stages if view.outcome else ()), attempts)
+
+
+def _is_final(status: EngineBuildStatus, known: Known) -> bool:
+    """Whether a verdict stands by itself: its Jobs may have been cleaned away, or the pods that said what was wrong."""
+    hopeless = status.failure is not None and status.failure.failure_class is FailureClass.DETERMINISTIC
+    judged = all(view.finished and view.attempt <= status.attempts for view, _, _ in known.views)
+    return not known.views or (hopeless and judged)
 
 
 def _working(snapshot: BuildSnapshot, step: Working, attempts: int) -> Visit:
