@@ -58,7 +58,7 @@ async def until(holds: Callable[[], Awaitable[bool]], *, seconds: float = SECOND
             await asyncio.sleep(0.1)
 
 
-async def ready(world: World, *, but_not: str = "", name: str = "search") -> str:
+async def ready(world: World, *, but_not: str = "", name: str = "search", seconds: float = SECONDS) -> str:
     """Wait until the model is Ready on an engine other than `but_not`; the label of that engine."""
 
     async def holds() -> bool:
@@ -69,7 +69,7 @@ async def ready(world: World, *, but_not: str = "", name: str = "search") -> str
         serves = serves or (current and await _switched(world, name, but_not))
         return bool(serves and await selected(world, name) != but_not)
 
-    await until(holds)
+    await until(holds, seconds=seconds)
     return await selected(world, name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,27 +20,33 @@ from enginewright_cluster import kubernetes_connection, kubernetes_watch
 from enginewright_cluster.port import DEPLOYMENT, JOB, LEASE, OPTIMIZED_MODEL, Cluster, InvalidError, Ref
 from enginewright_operator.shell.leadership import Leadership, LeadershipLostError, Terms
 from enginewright_operator.shell.operator import Operator
-from tests.faults.at_work import Opened, beside, pods_of, ready, until, world_on
+from tests.faults.at_work import SECONDS, Opened, beside, pods_of, ready, until, world_on
 from tests.faults.link import Link, Way
 from tests.kube.harness import OwnCluster
 from tests.scenarios.models import SPEC, model
 from tests.scenarios.test_rolling_out import B, selected
 from tests.scenarios.world import World
 
-OUTAGE_SECONDS = 6.0
-"""Stands for five minutes: longer than every time limit of a request or watch, which are cut to a second or two."""
+GIVEN_SECONDS = os.environ.get("ENGINEWRIGHT_OUTAGE_SECONDS")
+"""How long an outage lasts with the time limits of production; without it, one in proportion to limits that are cut."""
+OUTAGE_SECONDS = float(GIVEN_SECONDS or 6.0)
+"""Longer than every time limit of a request or watch, which are cut to a second or two unless the outage is given."""
+RECOVERY_SECONDS = 600.0 if GIVEN_SECONDS else SECONDS
 TERMS = Terms(lease_seconds=8, renew_seconds=5.0, retry_seconds=0.5)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time limits in proportion to the outages."""
+    if GIVEN_SECONDS:
+        return
     monkeypatch.setattr(kubernetes_connection, "REQUEST_SECONDS", 1.5)
     monkeypatch.setattr(kubernetes_watch, "WATCH_SECONDS", 2)
     monkeypatch.setattr(kubernetes_watch, "_GRACE_SECONDS", 0.5)
     monkeypatch.setattr(kubernetes_watch, "_LONGEST_PAUSE_SECONDS", 1.0)
 
 
+@pytest.mark.timeout(600 + OUTAGE_SECONDS + RECOVERY_SECONDS)
 @pytest.mark.parametrize("way", ["refused", "silent"])
 async def test_an_outage_in_mid_build_costs_its_own_time(
     server: OwnCluster, opened: Opened, impatient: None, way: str
@@ -59,9 +66,11 @@ async def test_an_outage_in_mid_build_costs_its_own_time(
             await asyncio.sleep(OUTAGE_SECONDS)
             await asyncio.to_thread(_up, server, way)
 
+            back = time.monotonic()
             world.kubelet.builder = good
-            new = await ready(world, but_not=old)
+            new = await ready(world, but_not=old, seconds=RECOVERY_SECONDS)
             assert new != old
+            print(f"\n{way} for {OUTAGE_SECONDS:.0f} s: rolled out {time.monotonic() - back:.1f} s after it")  # noqa: T201
             assert len(world.kubelet.attempts) == 2
             assert len(await world.names(JOB)) <= 2
             assert await _size(world, old) == before == 1, "until its requests have ended"

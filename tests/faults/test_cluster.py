@@ -6,12 +6,24 @@ import logging
 
 import pytest
 
-from enginewright_cluster.port import DEPLOYMENT, ENGINE_BUILD, JOB, NAMESPACE, POD, Cluster, NotFoundError, Ref
+from enginewright_cluster.port import (
+    ACCELERATOR_CLASS,
+    DEPLOYMENT,
+    ENGINE_BUILD,
+    JOB,
+    NAMESPACE,
+    NODE,
+    POD,
+    Cluster,
+    NotFoundError,
+    Ref,
+)
 from tests.faults.at_work import Opened, beside, pods_of, ready, until, world_on
 from tests.kube.harness import Cluster as RealCluster
-from tests.scenarios.models import PAUSE_SECONDS
+from tests.scenarios.models import PAUSE_SECONDS, beside_kwok, kwok_class
+from tests.scenarios.test_nodes_that_go import serving, until_served_from
 from tests.scenarios.test_rolling_out import B
-from tests.scenarios.world import World
+from tests.scenarios.world import Shifted, World
 
 
 async def test_a_namespace_that_is_deleted_takes_everything_along_and_is_left_in_peace(
@@ -68,6 +80,55 @@ async def test_a_lost_node_costs_an_attempt_and_a_replica_for_a_while(
         await until(lambda: _are(world, 3))
         assert [attempt.number for attempt in world.kubelet.attempts] == [1, 1, 2]
         await until(lambda: _engines(world, 2))
+
+
+async def test_a_pod_that_is_stuck_on_a_node_out_of_reach_is_replaced_elsewhere(
+    kube_crds: RealCluster, opened: Opened, kube_namespace: str
+) -> None:
+    """The node stops to report and nobody removes its pod: it stays Terminating for as long as the node is away.
+
+    What the cluster does by itself comes early: a node counts as lost after 50 seconds, its pods are deleted 300 later.
+    """
+    cluster, pool = await opened(kube_crds.kubeconfig), f"pool-{kube_namespace}"
+    world = World(cluster, clock=Shifted(), operator_settings=beside_kwok(), real=True, namespace=kube_namespace)
+    world.kubelet.server = lambda pod: {}  # the nodes speak for themselves
+    await cluster.apply(kwok_class(pool))
+    try:
+        with kube_crds.fake_gpu_nodes(2, labels={"pool": pool}) as nodes:
+            await world.apply(
+                task="TextGeneration",
+                optimization={"quantization": {"format": "FP16"}},
+                hardware={"acceleratorClasses": [pool], "acceleratorsPerReplica": 8},
+                parallelism={"tensor": 8},
+            )
+            while not (served := await _settled_serving(world)):
+                pass
+            (lost,) = served
+            (other,) = set(nodes) - {lost}
+            (stuck,) = await _pods(world, "server")
+            kube_crds.kubectl("label", "node", lost, "kwok-")  # its kubelet is gone
+            unknown = [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]
+            await cluster.patch_status(Ref(NODE, lost), {"conditions": unknown})
+            kube_crds.kubectl("delete", "pod", stuck, f"--namespace={kube_namespace}", "--wait=false")
+
+            await until_served_from(world, other)
+            await world.settle()
+            pod = await cluster.get(Ref(POD, stuck, kube_namespace))
+            assert pod["metadata"].get("deletionTimestamp"), "still there, and in nobody's way"
+            assert pod["spec"]["nodeName"] == lost
+            assert (await world.condition("Ready"))[0] == "True"
+            assert (await world.model())["status"]["replicas"] == 1
+            assert [attempt.number for attempt in world.kubelet.attempts] == [1], "its engine is not built again"
+            before = await world.steady_versions()
+            await world.wait_for(2 * PAUSE_SECONDS)
+            assert await world.steady_versions() == before, "nothing more to write about it"
+    finally:
+        await cluster.delete(Ref(ACCELERATOR_CLASS, pool))
+
+
+async def _settled_serving(world: World) -> list[str]:
+    await world.settle()
+    return await serving(world)
 
 
 async def _namespace(cluster: Cluster, beside_: str) -> str:
