@@ -6,7 +6,13 @@ import os
 
 import hypothesis
 
-pytest_plugins = ["tests.kube.fixtures", "tests.s3.fixtures", "tests.serving.engines", "tests.serving.servers"]
+pytest_plugins = [
+    "tests.kube.fixtures",
+    "tests.s3.fixtures",
+    "tests.serving.engines",
+    "tests.serving.servers",
+    "tests.written",
+]
 
 # Examples are slow on a busy machine now and then; how long one takes is no property of the code under test.
 # The same examples in each run: a test says something about the change at hand. `make fuzz` looks for new ones.

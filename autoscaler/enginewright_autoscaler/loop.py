@@ -11,6 +11,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from enginewright_api.errors import EnginewrightError
+from enginewright_api.logs import about, facts
 from enginewright_api.names import LABEL_MODEL
 from enginewright_api.optimized_model import OptimizedModel, ScalingState
 from enginewright_autoscaler import reporting
@@ -81,15 +82,16 @@ class Loop:
         memory = self._memory.setdefault(key, _Memory())
         if self._clock() < memory.not_before:
             return
-        try:
-            await self._scale(key, OptimizedModel.of(manifest), memory)
-        except NotFoundError:
-            log.info("%s is gone", key)
-            self._forget(key)
-        except (EnginewrightError, ValidationError) as problem:
-            self._failed(key, memory, problem)
-        else:
-            memory.pause_seconds, memory.problem = 0.0, ""
+        with about(**facts(manifest)):
+            try:
+                await self._scale(key, OptimizedModel.of(manifest), memory)
+            except NotFoundError:
+                log.info("%s is gone", key)
+                self._forget(key)
+            except (EnginewrightError, ValidationError) as problem:
+                self._failed(key, memory, problem)
+            else:
+                memory.pause_seconds, memory.problem = 0.0, ""
 
     async def _scale(self, key: str, model: OptimizedModel, memory: _Memory) -> None:
         config = config_of(model.spec.scaling, self._tuning)

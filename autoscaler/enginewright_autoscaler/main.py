@@ -14,9 +14,11 @@ from pydantic import ValidationError
 
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.log_level import LogLevel
+from enginewright_api.logs import log_as_json, tell_settings
 from enginewright_autoscaler.service import run as run_until_cancelled
 from enginewright_autoscaler.settings import AutoscalerSettings
 
+log = logging.getLogger("enginewright.autoscaler")
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="Replicas that keep the models' objectives.")
 _DEFAULTS = {name: field.default for name, field in AutoscalerSettings.model_fields.items()}
 
@@ -76,13 +78,13 @@ def run(  # noqa: PLR0917 - one option a parameter is typer's form
         finally:
             await cluster.close()
 
-    logging.basicConfig(level=log_level.number, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_as_json(log_level.number)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    sys.stderr.write(f"settings: {settings.model_dump_json()}\n")
+    tell_settings(log, settings.model_dump(mode="json"))
     try:
         asyncio.run(scaling())
     except EnginewrightError as error:
-        sys.stderr.write(f"{error}\n")
+        log.error("stopped", extra={"reason": error.reason, "error": error.message})
         raise typer.Exit(error.exit_code) from error
 
 

@@ -16,9 +16,12 @@ CALLERS_FAULT = "INVALID_ARGUMENT: "
 """How a generating engine begins to say that the request has to change: an error in a Triton stream is only a text."""
 
 
+BUILD_PREFIX = "eb-"
+
+
 def engine_build_name(key: str) -> str:
     """`eb-` and the first 16 hex digits of the build key."""
-    return f"eb-{key[:16]}"
+    return f"{BUILD_PREFIX}{key[:16]}"
 
 
 def build_job_name(key: str, request_digest: str, attempt: int) -> str:

@@ -83,7 +83,7 @@ class Edge:
                 await self._app(scope, receive, answer.send)
         except Exception:
             # The application has answered 500 already, or the answer had begun and the connection is closed.
-            logger.exception("%s %s failed", exchange.method, exchange.path)
+            logger.exception("%s %s failed", exchange.method, exchange.path, extra={"model": exchange.model})
         finally:
             finish(exchange, gateway.metrics, answer.code, gateway.clock() - began)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from dataclasses import dataclass, field
+
+from enginewright_api.logs import JsonFormatter, log_as_json
 
 from .comparison import Attempt, count
 from .metrics import Metrics
@@ -50,26 +51,24 @@ def finish(exchange: Exchange, metrics: Metrics, code: str, seconds: float) -> N
     if logger.isEnabledFor(level):
         logger.log(
             level,
-            json.dumps(
-                {
-                    "protocol": exchange.protocol, "method": exchange.method, "path": exchange.path,
-                    "model": exchange.model, "caller": exchange.caller, "code": code,
-                    "ms": round(seconds * 1000, 2), "tokens": exchange.prompt_tokens,
-                    "completion_tokens": exchange.completion_tokens, "retries": exchange.retries,
-                }
-            )
+            "request",
+            extra={
+                "protocol": exchange.protocol, "method": exchange.method, "path": exchange.path,
+                "model": exchange.model, "caller": exchange.caller, "code": code,
+                "ms": round(seconds * 1000, 2), "tokens": exchange.prompt_tokens,
+                "completion_tokens": exchange.completion_tokens, "retries": exchange.retries,
+            },
         )  # fmt: skip
 
 
 def log_to_stdout(level: int = logging.INFO) -> None:
-    """One JSON object a line for requests on stdout; everything else as text on stderr.
+    """One JSON object a line: requests on stdout, everything else on stderr.
 
     Requests are told at INFO. What else is said at INFO is left out: it comes with DEBUG.
     """
-    others = level if level < logging.INFO else max(level, logging.WARNING)
-    logging.basicConfig(level=others, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    log_as_json(level if level < logging.INFO else max(level, logging.WARNING))
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(JsonFormatter())
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(level)

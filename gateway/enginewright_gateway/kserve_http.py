@@ -138,7 +138,7 @@ class _Relay(Response):
                 raise
         except _AnswerBrokeOffError as error:
             # Returning with the answer unfinished makes the ASGI server close the connection: the client notices.
-            logger.warning("model %s: the answer broke off: %s", self._model.id, error)
+            logger.warning("the answer broke off: %s", error, extra={"model": self._model.id})
 
     async def _send_to(self, endpoint: Endpoint, inbound: Inbound, send: Send) -> None:
         body = inbound.chunks() if self._method == "POST" else None

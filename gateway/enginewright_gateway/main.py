@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import sys
 from pathlib import Path
@@ -14,12 +15,14 @@ from pydantic import ValidationError
 
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.log_level import LogLevel
+from enginewright_api.logs import tell_settings
 
 from .app import serve
 from .exchange import log_to_stdout
 from .keys import KeyFile
 from .settings import GatewaySettings
 
+log = logging.getLogger("enginewright.gateway")
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="OpenAI and KServe v2 in front of the models.")
 _DEFAULTS = {name: field.default for name, field in GatewaySettings.model_fields.items()}
 
@@ -65,11 +68,11 @@ def run(  # noqa: PLR0917 - one option a parameter is typer's form
             await cluster.close()
 
     log_to_stdout(log_level.number)
-    sys.stderr.write(f"settings: {settings.model_dump_json()}\n")
+    tell_settings(log, settings.model_dump(mode="json"))
     try:
         uvloop.run(serving())
     except EnginewrightError as error:
-        sys.stderr.write(f"{error}\n")
+        log.error("stopped", extra={"reason": error.reason, "error": error.message})
         raise typer.Exit(error.exit_code) from error
 
 

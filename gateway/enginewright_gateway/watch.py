@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from enginewright_api.errors import EnginewrightError
+from enginewright_api.logs import facts
 from enginewright_api.meta import ConditionStatus
 from enginewright_api.names import canary_service_name
 from enginewright_api.optimized_model import OptimizedModel
@@ -110,7 +111,10 @@ class _Feed:
             self._table.put_model(served_model(event.object))
         except ValidationError as error:
             # An object this version cannot read keeps its last good route; the operator reports it to the user.
-            logger.warning("OptimizedModel %s cannot be read: %s", key, error.errors(include_input=False)[:3])
+            logger.warning(
+                "OptimizedModel %s cannot be read: %s", key, error.errors(include_input=False)[:3],
+                extra=facts(event.object),
+            )  # fmt: skip
 
     def slice_event(self, event: WatchEvent) -> None:
         key = _key(event.object)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from enginewright_api.logs import log_as_json
 from enginewright_builder.running import build
 from enginewright_builder.secrecy import keep_out_of_logs, mounted
 from enginewright_builder.settings import Settings
@@ -33,10 +34,12 @@ def run(
         int | None, typer.Option(min=1, max=1024, help="Threads of toolchain and servers; all CPUs by default.")
     ] = None,
 ) -> None:
-    """Run one build. One JSON line a stage event on standard output, logs on standard error."""
-    logging.basicConfig(
-        level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    """Run one build. One JSON line a stage event on standard output, logs on standard error, JSON but on a terminal."""
+    level = os.environ.get("LOG_LEVEL", "INFO")
+    if sys.stderr.isatty():
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    else:
+        log_as_json(level)
     settings = Settings.of(recipe=recipe, store=store, workdir=workdir, signing_key=signing_key, threads=threads)
     keep_out_of_logs(mounted(settings.places.tokens))
     outcome = build(settings)

@@ -11,6 +11,7 @@ import time
 from types import FrameType
 
 from enginewright_api.errors import EnginewrightError
+from enginewright_api.logs import throughout
 from enginewright_api.outcome import BuildOutcome, Failure, StageLine, StageReport
 from enginewright_api.recipe import BuildRequest
 from enginewright_api.support import toolchain_of
@@ -41,6 +42,7 @@ def build(settings: Settings) -> BuildOutcome:
         request = read_request(settings.recipe)
     except EnginewrightError as error:
         return BuildOutcome(key=_NO_KEY, failure=Failure.of(error, stage=""))
+    throughout(buildKey=request.key[:16])
     children = Children()
     interruption = Interruption(children)
     progress = progress_on()

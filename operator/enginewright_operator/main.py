@@ -17,6 +17,7 @@ import typer
 
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.log_level import LogLevel
+from enginewright_api.logs import log_as_json, tell_settings
 from enginewright_api.recipe import Toolchain
 from enginewright_cluster.kubernetes import KubernetesCluster
 from enginewright_cluster.port import LEASE, Cluster, Ref
@@ -25,7 +26,7 @@ from enginewright_store.store import Credentials
 
 from .core.settings import BuildLimits, OperatorSettings, StoreAccess
 from .shell.leadership import Leadership
-from .shell.observability import Observability, log_as_json
+from .shell.observability import Observability
 from .shell.operator import Operator
 from .shell.store_lookup import ArtifactStoreLookup
 
@@ -224,7 +225,7 @@ def _digest_of(image: str) -> str:
 def _print_once(settings: OperatorSettings, process: Process) -> None:
     """Settings hold names of Secrets, never their content."""
     shown = {**asdict(process), **asdict(settings), "toolchain": settings.toolchain.wire()}
-    log.info("settings", extra={"settings": shown})
+    tell_settings(log, shown)
 
 
 async def _main(settings: OperatorSettings, process: Process) -> None:

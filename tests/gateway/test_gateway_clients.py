@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.gateway.running_gateway import RunningGateway
 from tests.gateway.triton_process import TritonProcess
+from tests.written import Written
 
 CLIENTS = pytest.mark.parametrize("library", [tritonclient.http, tritonclient.grpc], ids=["http", "grpc"])
 
@@ -174,13 +175,14 @@ def test_requests_are_counted_under_their_model(gateway: RunningGateway, client:
 
 
 def test_log_lines_tell_model_code_and_time_and_no_content(
-    gateway: RunningGateway, client: openai.OpenAI, caplog: pytest.LogCaptureFixture
+    gateway: RunningGateway, client: openai.OpenAI, written: Written
 ) -> None:
-    with caplog.at_level("INFO"):
-        client.embeddings.create(model="words", input="confidential words")
-        kserve(tritonclient.grpc, gateway).infer("words", [text_input(tritonclient.grpc, "confidential")])
-    lines = [record.getMessage() for record in caplog.records if record.name == "enginewright.gateway.access"]
-    assert len(lines) == 2
-    for line in lines:
-        assert '"model": "search/words"' in line and '"code": "200"' in line and '"ms": ' in line
-    assert "confidential" not in caplog.text
+    client.embeddings.create(model="words", input="confidential words")
+    kserve(tritonclient.grpc, gateway).infer("words", [text_input(tritonclient.grpc, "confidential")])
+    lines = written.lines("request")
+    assert [(line["protocol"], line["model"], line["code"]) for line in lines] == [
+        ("http", "search/words", "200"),
+        ("grpc", "search/words", "200"),
+    ]
+    assert all(line["ms"] > 0 and line["time"] for line in lines)
+    assert "confidential" not in written.stream.getvalue()

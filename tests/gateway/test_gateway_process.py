@@ -111,7 +111,7 @@ def test_requests_are_logged_as_json_lines_without_content(gateway: GatewayProce
     # The line is written once the answer is out.
     gateway.until(lambda: '"/v1/embeddings"' in gateway.log.read_text())
     lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
-    (line,) = [line for line in lines if line["path"] == "/v1/embeddings"]
+    (line,) = [line for line in lines if line.get("path") == "/v1/embeddings"]
     assert (line["model"], line["code"], line["tokens"]) == ("search/words", "200", 2)
     assert line["ms"] > 0
     assert "confidential" not in gateway.log.read_text()

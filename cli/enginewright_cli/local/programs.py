@@ -7,6 +7,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from enginewright_api.logs import log_as_json
 from enginewright_cli.local.control_plane import open_cluster
 from enginewright_cli.local.settings import operator_settings
 from enginewright_cli.state import StateDirectory
@@ -17,7 +18,7 @@ async def operator(
     state: StateDirectory, *, health_port: int, drain_seconds: float, gateway_ports: tuple[int, int]
 ) -> None:
     """Reconcile until SIGTERM."""
-    from enginewright_operator.shell.observability import Observability, log_as_json
+    from enginewright_operator.shell.observability import Observability
     from enginewright_operator.shell.operator import Operator
     from enginewright_operator.shell.store_lookup import ArtifactStoreLookup
 
@@ -60,6 +61,7 @@ async def autoscaler(state: StateDirectory, *, health_port: int, gateway_url: st
     from enginewright_autoscaler.service import run
     from enginewright_autoscaler.settings import AutoscalerSettings
 
+    log_as_json("WARNING")
     cluster = open_cluster(state)
     settings = AutoscalerSettings(
         gateway_urls=(gateway_url,), metrics_port=health_port, scale_down_window_seconds=scale_down_seconds

@@ -80,7 +80,7 @@ def plan_build(snapshot: BuildSnapshot, now: datetime) -> Plan:
         effects.append(PatchStatus(Reference.to(snapshot.manifest), patch, build.metadata.uid))
     if visit.requeue_seconds is not None:
         effects.append(RequeueAfter(visit.requeue_seconds))
-    return Plan(tuple(effects), {"buildKey": build.spec.key[:16], "phase": visit.phase.value})
+    return Plan(tuple(effects), {"phase": visit.phase.value})
 
 
 def _known(snapshot: BuildSnapshot, build: EngineBuild) -> Known:

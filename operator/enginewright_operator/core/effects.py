@@ -100,7 +100,7 @@ class Plan:
 
     effects: tuple[Effect, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    """For logs: generation, build key."""
+    """For logs, beside what the object says of itself: build key, phase."""
     generation: int | None = None
     """Of the model that it was made for; once that has another spec, nothing more of it is executed."""
 

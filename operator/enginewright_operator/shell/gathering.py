@@ -13,6 +13,7 @@ from enginewright_api.accelerator_class import AcceleratorClass
 from enginewright_api.engine_build import BuildPhase, EngineBuild
 from enginewright_api.errors import EnginewrightError
 from enginewright_api.evidence import EvidenceRequest
+from enginewright_api.logs import facts, learnt
 from enginewright_api.names import LABEL_BUILD_KEY, LABEL_MODEL
 from enginewright_api.operation_spec import RolloutStrategy
 from enginewright_api.rollout_status import RolloutState, RolloutStatus
@@ -95,6 +96,7 @@ class Gatherer:
         manifest = await self._get(Ref(OPTIMIZED_MODEL, key.name, key.namespace))
         if manifest is None:
             return None
+        learnt(facts(manifest))
         mine, uid = {LABEL_MODEL: key.name}, manifest["metadata"].get("uid", "")
         # One after the other: all this is answered from memory, and tasks would cost more than the reads.
         deployments, groups = await self._workloads(key, mine)
@@ -153,6 +155,7 @@ class Gatherer:
         manifest = await self._get(Ref(ENGINE_BUILD, key.name, key.namespace))
         if manifest is None:
             return None
+        learnt(facts(manifest))
         try:
             build = parsed(EngineBuild.of, manifest)
         except ValidationError:

@@ -1,17 +1,14 @@
-"""What the operator tells about itself: metrics and health over HTTP, logs in JSON."""
+"""What the operator tells about itself over HTTP: metrics and health."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from datetime import UTC, datetime
 
 from prometheus_client import generate_latest
 
 from .metrics import Metrics
 
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _REQUEST_SECONDS = 5.0
 _REQUEST_BYTES = 8192
 
@@ -52,27 +49,3 @@ def _http(code: int, body: bytes, content_type: str) -> bytes:
     reason = {200: "OK", 404: "Not Found"}[code]
     head = f"HTTP/1.1 {code} {reason}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
     return f"{head}Connection: close\r\n\r\n".encode() + body
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line, with whatever fields the call gave."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        fields = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **fields,
-        }
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-def log_as_json(level: str) -> None:
-    """Send all logs to stderr as JSON lines."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
 
+from enginewright_api import logs
 from enginewright_api.errors import EnginewrightError, TransientError
 from enginewright_api.names import LABEL_BUILD_KEY, LABEL_MODEL
 from enginewright_cluster.informed import Informed
@@ -52,6 +54,12 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _about(key: Key) -> AbstractContextManager[None]:
+    """What all lines of a visit say: a model's name is known before it is read."""
+    named = {"model": f"{key.namespace}/{key.name}"} if key.kind == OPTIMIZED_MODEL.kind else {}
+    return logs.about(key=str(key), **named)
+
+
 class Operator:
     """Runs until cancelled. State is in the cluster's objects only: it may be killed at any point."""
 
@@ -82,7 +90,7 @@ class Operator:
         traffic = traffic or GatewayFigures(informed, settings.gateways)
         self._gatherer = Gatherer(informed, store, settings, clock, traffic, namespace=namespace)
         self._triggers = Triggers()
-        self.queue = Queue(self.visit, workers=workers, failed=self._failed, begun=self._begun)
+        self.queue = Queue(self.visit, workers=workers, failed=self._failed, begun=self._begun, around=_about)
         self._teller = Teller(informed, clock, lambda: self.queue.late_seconds > BEHIND_SECONDS)
         self._postponing = Postponing(self.queue.asks_for)
         self._executor = Executor(informed, self._teller.tell, self._seen.wrote)
@@ -113,10 +121,11 @@ class Operator:
         plan = await self._plan(key)
         again = None
         if plan is not None:
+            logs.learnt(plan.labels)
             outdated = partial(self._gatherer.is_outdated, key, plan.generation)
             again = await self._executor.execute(plan, outdated, may_wait)
         if plan is not None and plan.writes:
-            log.info("reconciled", extra={"key": str(key), "writes": len(plan.writes), **plan.labels})
+            log.info("reconciled", extra={"writes": len(plan.writes)})
         self._seen.visited(key.kind, time.perf_counter() - started)
         if key.kind == ACCELERATOR_CLASS.kind and plan is not None:
             return COUNT_SECONDS
@@ -166,6 +175,6 @@ class Operator:
     def _failed(self, key: Key, error: Exception, pause_seconds: float) -> None:
         expected = isinstance(error, EnginewrightError)
         level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING if expected else logging.ERROR
-        fields = {"key": str(key), "error": str(error), "again_in_seconds": round(pause_seconds, 1)}
+        fields = {"error": str(error), "again_in_seconds": round(pause_seconds, 1)}
         log.log(level, "visit failed", extra=fields, exc_info=None if expected else error)
         self._seen.failed(key.kind, type(error).__name__)

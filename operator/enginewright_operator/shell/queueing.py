@@ -7,6 +7,7 @@ import contextlib
 import heapq
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 
@@ -53,6 +54,8 @@ class Queue:
     failed: Callable[[Key, Exception, float], None] = lambda key, error, pause: None
     begun: Callable[[Key, float], None] = lambda key, late: None
     """Told of each visit and how long after its time it begins."""
+    around: Callable[[Key], AbstractContextManager[None]] = lambda key: contextlib.nullcontext()
+    """Entered for the time of a visit, until its failure has been told."""
     _due: dict[Key, float] = field(default_factory=dict)
     _heap: list[tuple[float, Key]] = field(default_factory=list)
     _active: set[Key] = field(default_factory=set)
@@ -107,7 +110,8 @@ class Queue:
         while True:
             key = await self._next()
             try:
-                await self._visit(key)
+                with self.around(key):
+                    await self._visit(key)
             finally:
                 self._active.discard(key)
                 self._changed.set()

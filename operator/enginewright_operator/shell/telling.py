@@ -54,10 +54,11 @@ class Teller:
                 if self._behind():
                     await asyncio.sleep(PAUSE_SECONDS)
                 self._log_dropped()
+                event = self._waiting.popleft()
                 try:
-                    await self._send(self._waiting.popleft())
+                    await self._send(event)
                 except TransientError as error:
-                    log.warning("event lost", extra={"error": str(error)})
+                    log.warning("event lost", extra={**_what(event), "error": str(error)})
             self._came.clear()
             await self._came.wait()
 
@@ -72,9 +73,15 @@ class Teller:
         try:
             await self._cluster.create(event)
         except ConflictError:
-            log.debug("event was told before", extra={"reason": event["reason"]})
+            log.debug("event was told before", extra=_what(event))
         except DeterministicError as error:
-            log.warning("event refused", extra={"reason": event["reason"], "error": str(error)})
+            log.warning("event refused", extra={**_what(event), "error": str(error)})
+
+
+def _what(event: Object) -> dict[str, str]:
+    """For lines that are written when its visit is long over."""
+    about = event["involvedObject"]
+    return {"reason": event["reason"], "object": f"{about['kind']} {about['namespace']}/{about['name']}"}
 
 
 def event_object(event: Emit, clock: Clock) -> Object:

@@ -26,6 +26,7 @@ from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.faults import CALL_FAULTS, EVENT_FAULTS, READS, Call, Fault, Rule, Script
 from enginewright_cluster.port import DEPLOYMENT, EVENT, OPTIMIZED_MODEL, POD, Ref
 from tests.unit.autoscaler.test_autoscaler_signals import GatewayMetrics
+from tests.written import Written
 
 MODEL = Ref(OPTIMIZED_MODEL, "minilm", "default")
 KEY = "default/minilm"
@@ -405,6 +406,22 @@ async def test_one_broken_model_does_not_stop_the_others(world: World) -> None:
     assert await world.replicas() == 3
     labels = {"model": "default/broken", "reason": "InvalidObject"}
     assert world.telemetry.registry.get_sample_value("enginewright_autoscaler_failures_total", labels)
+
+
+async def test_lines_of_a_visit_say_model_generation_and_build_key(world: World, written: Written) -> None:
+    await world.cluster.patch_status(MODEL, {"active": {"engineBuild": "eb-0123456789abcdef"}})
+    world.gateway.levels(8, 4)
+    await world.seconds(5)
+    scaled = [line for line in written.lines() if line["message"].startswith(f"{KEY}: QueueDepth")]
+    assert [(line["model"], line["generation"], line["buildKey"]) for line in scaled] == [(KEY, 1, "0123456789abcdef")]
+    world.mirror._copies[OPTIMIZED_MODEL].objects["default", "broken"] = {
+        "kind": "OptimizedModel",
+        "metadata": {"name": "broken", "namespace": "default", "generation": 7},
+        "spec": {"replicas": "many"},
+    }
+    await world.seconds(2)
+    (failed,) = [line for line in written.lines() if "trying again" in line["message"]]
+    assert (failed["model"], failed["generation"], failed["level"]) == ("default/broken", 7, "warning")
 
 
 async def test_broken_watches_are_resumed(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -200,4 +201,6 @@ def test_the_program_waits_for_the_cluster_and_ends_on_sigterm(tmp_path: Path) -
             assert program.wait(timeout=20) == 0
         finally:
             program.kill()
-    assert lines[0].startswith("settings: ")
+    told = [json.loads(line) for line in lines]
+    assert told[0]["message"] == "settings" and told[0]["settings"]["gateway_urls"] == ["http://127.0.0.1:9"]
+    assert all({"time", "level", "logger"} <= line.keys() for line in told), "all of the log is JSON"

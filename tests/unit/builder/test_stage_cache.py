@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import pytest
 from enginewright_api.errors import DeterministicError, EnginewrightError, ResourceError
 from enginewright_api.geometry import CheckpointSizes
 from enginewright_api.identity import sha256_hex
+from enginewright_api.logs import JsonFormatter
 from enginewright_api.outcome import StageReport, StageState
 from enginewright_builder.failures import OutOfMemoryError, StageError
 from enginewright_builder.places import Places
@@ -101,7 +103,9 @@ def test_sizes_are_told_with_the_stage_that_brought_them(world: World) -> None:
     draft = sizes.model_copy(update={"layers": 2})
     cache.run(Writing("draft", name="fetch-draft"))
     cache.tell_sizes("fetch-draft", draft_checkpoint=draft)
-    log = world.lines.getvalue()
+    # A container's log has its standard error in it too.
+    record = logging.makeLogRecord({"msg": "result in the store cannot be used", "levelname": "WARNING"})
+    log = f"{world.lines.getvalue()}{JsonFormatter().format(record)}\n"
     assert sizes_in(log) == ToldSizes(sizes, draft)
     assert [(report.name, report.state) for report in stages_in(log)] == [
         (stage.name, StageState.SUCCEEDED),

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import logging
 import socket
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
@@ -19,7 +17,7 @@ from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.faults import Call, Fault
 from enginewright_cluster.port import LEASE, OPTIMIZED_MODEL, Ref
 from enginewright_operator.shell.leadership import Leadership, LeadershipLostError, Terms
-from enginewright_operator.shell.observability import JsonLines, Observability
+from enginewright_operator.shell.observability import Observability
 from tests.scenarios.models import accelerator_class
 from tests.scenarios.world import Shifted, World
 
@@ -214,9 +212,3 @@ async def test_health_and_metrics_are_served() -> None:
     assert 'enginewright_operator_reconcile_seconds_count{kind="OptimizedModel"} 1.0' in text
     assert 'enginewright_operator_effects_total{effect="Apply"} 1.0' in text
     assert 'enginewright_operator_reconcile_errors_total{error="UnavailableError",kind="EngineBuild"} 1.0' in text
-
-
-def test_logs_are_json_with_their_fields() -> None:
-    record = logging.makeLogRecord({"msg": "reconciled %s", "args": ("x",), "levelname": "INFO", "key": "m"})
-    line = json.loads(JsonLines().format(record))
-    assert (line["message"], line["level"], line["key"]) == ("reconciled x", "info", "m")
