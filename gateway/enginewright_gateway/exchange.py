@@ -31,6 +31,8 @@ class Exchange:
     completion_tokens: int = 0
     code: str = ""
     """What an answer came to after its head had said 200: the status it would have had, 499 when the client left."""
+    endpoint: str = ""
+    """Server that was asked last; empty when none was."""
     retries: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     """Answers of servers, where there is a canary beside the stable engine."""
@@ -56,7 +58,8 @@ def finish(exchange: Exchange, metrics: Metrics, code: str, seconds: float) -> N
                 "protocol": exchange.protocol, "method": exchange.method, "path": exchange.path,
                 "model": exchange.model, "caller": exchange.caller, "code": code,
                 "ms": round(seconds * 1000, 2), "tokens": exchange.prompt_tokens,
-                "completion_tokens": exchange.completion_tokens, "retries": exchange.retries,
+                "completion_tokens": exchange.completion_tokens, "endpoint": exchange.endpoint,
+                "retries": exchange.retries,
             },
         )  # fmt: skip
 

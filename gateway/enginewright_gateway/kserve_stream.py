@@ -66,7 +66,7 @@ async def relay_stream(gateway: Gateway, context: Any, opening: Opening) -> None
         status = grpc.StatusCode.CANCELLED
         try:
             model = find_model(gateway, opening.metadata, opening.caller, name, exchange)
-            await _relay_leg(gateway, model, opening.passed_on, leg, write)
+            await _relay_leg(gateway, model, exchange, opening.passed_on, leg, write)
             status = grpc.StatusCode.OK
         except (RefusedError, NotNowError) as error:
             status = grpc.StatusCode.INVALID_ARGUMENT if error.status < 500 else grpc.StatusCode.UNAVAILABLE
@@ -104,9 +104,12 @@ async def _put(leg: _Leg, message: bytes | None) -> None:
         put.cancel()
 
 
-async def _relay_leg(gateway: Gateway, model: ServedModel, passed_on: Metadata, leg: _Leg, write: Write) -> None:
+async def _relay_leg(  # noqa: PLR0917 - all of it is needed
+    gateway: Gateway, model: ServedModel, exchange: Exchange, passed_on: Metadata, leg: _Leg, write: Write
+) -> None:
     pool = gateway.pools.of(model)
     with await pool.acquire() as lease:
+        exchange.endpoint = str(lease.endpoint)
         call = gateway.upstream.stream(lease.endpoint, "ModelStreamInfer", passed_on)
 
         async def feed() -> None:

@@ -24,6 +24,10 @@ class Endpoint:
         """Address as it stands in a URL."""
         return f"[{self.address}]" if ":" in self.address else self.address
 
+    def __str__(self) -> str:
+        """For logs: address and HTTP port, whichever port is asked."""
+        return f"{self.host}:{self.http_port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Canary:

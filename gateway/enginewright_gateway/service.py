@@ -119,6 +119,7 @@ class Gateway:
         while True:
             within = None if deadline is None else max(0.0, deadline - self.clock())
             with await pool.acquire(within_seconds=within, tried=tried) as lease:
+                exchange.endpoint = str(lease.endpoint)
                 broken_before = pool.is_suspect(lease.endpoint)
                 try:
                     with counted(exchange, lease.tally, self.clock):

@@ -175,7 +175,7 @@ def test_requests_are_counted_under_their_model(gateway: RunningGateway, client:
 
 
 def test_log_lines_tell_model_code_and_time_and_no_content(
-    gateway: RunningGateway, client: openai.OpenAI, written: Written
+    gateway: RunningGateway, client: openai.OpenAI, triton: TritonProcess, written: Written
 ) -> None:
     client.embeddings.create(model="words", input="confidential words")
     kserve(tritonclient.grpc, gateway).infer("words", [text_input(tritonclient.grpc, "confidential")])
@@ -185,4 +185,5 @@ def test_log_lines_tell_model_code_and_time_and_no_content(
         ("grpc", "search/words", "200"),
     ]
     assert all(line["ms"] > 0 and line["time"] for line in lines)
+    assert {line["endpoint"] for line in lines} == {f"127.0.0.1:{triton.http_port}"}, "the server that answered"
     assert "confidential" not in written.stream.getvalue()

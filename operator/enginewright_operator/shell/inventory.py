@@ -136,5 +136,5 @@ class Inventory(Collector):
         status, reason = now
         if status == "True" and (was is None or was[0] != "True"):
             self._rollouts[COMPLETED] += 1
-        elif status == "False" and reason not in ("NotAccepted", "NoEngine"):
+        elif status == "False" and reason not in ("NotAccepted", "NoEngine", "Paused"):
             self._rollouts[reason] += 1

@@ -74,6 +74,7 @@ def test_models_are_counted_by_condition_and_named_while_not_ready() -> None:
         (("True", "RolledOut"), ("True", "RolledOut"), None),
         (("True", "RolledOut"), ("Unknown", "Progressing"), None),
         (("Unknown", "WaitingForEngine"), ("False", "NoEngine"), None),
+        (("Unknown", "Progressing"), ("False", "Paused"), None),
     ],
 )
 def test_a_rollout_is_counted_when_it_ends(
