@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,9 +23,10 @@ from tests.required import cannot_run
 DASHBOARD: dict[str, Any] = json.loads((CHART / "files" / "dashboard.json").read_text())
 SCALED_OBJECT = CHART.parents[1] / "examples" / "keda" / "scaledobject.yaml"
 ALERTS = (CHART / "files" / "alerts.yaml").read_text()
+GPU_METRICS = Path(__file__).parent / "triton_gpu_metrics.yaml"
 NAME = re.compile(r"\b(?:enginewright|nv|process)_[a-z0-9_]+\b")
 NO_SERVERS_HERE = {"Inferences in a batch", "Waiting in the server", "Failed inferences", "GPU"}
-"""Panels of the inference server's own metrics: tests/gateway holds them against a real one."""
+"""Panels of the inference server's own metrics: tests/gateway holds them against a real one, but for those of GPUs."""
 
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
@@ -89,6 +91,22 @@ def ask(client: httpx.Client, query: str) -> list[dict[str, Any]]:
 def test_every_name_in_dashboard_and_alerts_is_told_by_a_program(told: set[str]) -> None:
     wanted = named_in("\n".join(query for _, query in QUERIES)) | named_in(ALERTS)
     assert {name for name in wanted if not name.startswith("nv_")} - told == set()
+
+
+def test_what_it_asks_of_gpus_is_what_triton_documents() -> None:
+    """No server here has a GPU: names and units are held against the documentation."""
+    documented = yaml.safe_load(GPU_METRICS.read_text())
+    (panel,) = (panel for panel in PANELS if panel["title"] == "GPU")
+    asked = named_in(" ".join(target["expr"] for target in panel["targets"]))
+    others = named_in("\n".join([*(query for title, query in QUERIES if title != "GPU"), ALERTS]))
+    assert asked and asked <= documented.keys()
+    assert not {name for name in others if name.startswith("nv_") and not name.startswith("nv_inference")}
+    # Utilization is 0.0 to 1.0 there, and memory is shown as a share of memory.
+    assert panel["fieldConfig"]["defaults"]["unit"] == "percentunit"
+    memory = [target["expr"] for target in panel["targets"] if "memory" in target["expr"]]
+    assert [re.findall(r"nv_gpu_memory_\w+", query) for query in memory] == [
+        ["nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"]
+    ]
 
 
 def test_every_metric_of_ours_is_on_the_dashboard(told: set[str]) -> None:
