@@ -13,6 +13,7 @@ from .kubernetes_errors import Target, another_uid
 from .kubernetes_watch import Selection, cleaned, listed, watched
 from .objects.metadata import normal, ref_of
 from .port import ConflictError, InvalidError, Kind, NotFoundError, Object, Ref, WatchEvent
+from .rate_limit import RateLimit
 
 _MERGE = "application/merge-patch+json"
 _APPLY = "application/apply-patch+yaml"
@@ -22,30 +23,40 @@ _TRIES_AGAINST_WRITERS = 5
 class KubernetesCluster:
     """`Cluster` on a real API server. Objects come without `metadata.managedFields`."""
 
-    def __init__(self, access: Access, *, observe: Observer | None = None) -> None:
-        """`observe` is told of each call: verb, plural, code, seconds."""
-        self._connection = Connection(access, observe)
+    def __init__(self, access: Access, *, observe: Observer | None = None, limit: RateLimit | None = None) -> None:
+        """`observe` is told of each call: verb, plural, code, seconds. `limit`: of requests; watches do not count."""
+        self._connection = Connection(access, observe, limit)
 
     @classmethod
     async def auto(
-        cls, path: Path | None = None, context: str | None = None, *, observe: Observer | None = None
+        cls,
+        path: Path | None = None,
+        context: str | None = None,
+        *,
+        observe: Observer | None = None,
+        limit: RateLimit | None = None,
     ) -> KubernetesCluster:
         """By the pod's service account where there is one and no kubeconfig or context is asked for."""
         if path is None and context is None and Access.has_service_account():
-            return await cls.in_cluster(observe=observe)
-        return await cls.from_kubeconfig(path, context, observe=observe)
+            return await cls.in_cluster(observe=observe, limit=limit)
+        return await cls.from_kubeconfig(path, context, observe=observe, limit=limit)
 
     @classmethod
     async def from_kubeconfig(
-        cls, path: Path | None = None, context: str | None = None, *, observe: Observer | None = None
+        cls,
+        path: Path | None = None,
+        context: str | None = None,
+        *,
+        observe: Observer | None = None,
+        limit: RateLimit | None = None,
     ) -> KubernetesCluster:
         """By a kubeconfig: `path`, else $KUBECONFIG, else ~/.kube/config. Raises DeterministicError naming the file."""
-        return cls(await Access.from_kubeconfig(path, context), observe=observe)
+        return cls(await Access.from_kubeconfig(path, context), observe=observe, limit=limit)
 
     @classmethod
-    async def in_cluster(cls, *, observe: Observer | None = None) -> KubernetesCluster:
+    async def in_cluster(cls, *, observe: Observer | None = None, limit: RateLimit | None = None) -> KubernetesCluster:
         """By the pod's service account. Raises DeterministicError outside a pod."""
-        return cls(await Access.in_cluster(), observe=observe)
+        return cls(await Access.in_cluster(), observe=observe, limit=limit)
 
     async def get(self, ref: Ref) -> Object:
         """See `Cluster.get`."""

@@ -1,4 +1,4 @@
-"""Requests to an API server: bounded in time and number, observed, and failing with errors of the port."""
+"""Requests to an API server: bounded in time, number and rate, observed, and failing with errors of the port."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from enginewright_api.errors import DeterministicError
 from .kubernetes_access import Access
 from .kubernetes_errors import Target, error_for
 from .port import Object, UnavailableError
+from .rate_limit import RateLimit
 
 REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
@@ -63,8 +64,9 @@ def _ignore(_: Call) -> None:
 class Connection:
     """An HTTP client to one API server."""
 
-    def __init__(self, access: Access, observe: Observer | None = None) -> None:
+    def __init__(self, access: Access, observe: Observer | None = None, limit: RateLimit | None = None) -> None:
         self._access = access
+        self._limit = limit
         self._observe = observe or _ignore
         self._slots = asyncio.Semaphore(PARALLEL_REQUESTS)
         # The semaphore is the limit, not the pool: time spent waiting for a turn is not the API server's delay.
@@ -97,6 +99,8 @@ class Connection:
             tries = 0
             while True:
                 tries += 1
+                if self._limit is not None:
+                    await self._limit.turn()
                 async with self._answer(question) as response:
                     answer = await response.read()
                     if response.status < 400:

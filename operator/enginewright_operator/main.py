@@ -21,6 +21,7 @@ from enginewright_api.logs import log_as_json, tell_settings
 from enginewright_api.recipe import Toolchain
 from enginewright_cluster.kubernetes import KubernetesCluster
 from enginewright_cluster.port import LEASE, Cluster, Ref
+from enginewright_cluster.rate_limit import RateLimit
 from enginewright_store import open_store
 from enginewright_store.store import Credentials
 
@@ -48,6 +49,9 @@ class Process:
     port: int
     lease_namespace: str
     """Empty: no leader election."""
+    api_qps: float
+    """0: as many requests as it takes."""
+    api_burst: int
     log_level: LogLevel
 
 
@@ -163,6 +167,15 @@ def configured(
     port: Annotated[
         int, typer.Option(min=0, max=65535, envvar="ENGINEWRIGHT_PORT", help="/metrics, /healthz and /readyz.")
     ] = 8080,
+    api_qps: Annotated[
+        float,
+        typer.Option(
+            min=0, envvar="ENGINEWRIGHT_API_QPS", help="Most requests a second to the API server; 0: any number."
+        ),
+    ] = 200.0,
+    api_burst: Annotated[
+        int, typer.Option(min=1, envvar="ENGINEWRIGHT_API_BURST", help="Requests at once beyond that.")
+    ] = 400,
     log_level: Annotated[LogLevel, typer.Option(envvar="ENGINEWRIGHT_LOG_LEVEL", case_sensitive=False)] = LogLevel.INFO,
 ) -> tuple[OperatorSettings, Process]:
     """Reconcile until SIGTERM."""
@@ -195,7 +208,10 @@ def configured(
             most_per_namespace=max_builds_per_namespace,
         ),
     )
-    return settings, Process(kubeconfig, context, namespace, workers, address, port, lease_namespace, log_level)
+    process = Process(
+        kubeconfig, context, namespace, workers, address, port, lease_namespace, api_qps, api_burst, log_level
+    )
+    return settings, process
 
 
 @app.command("run")
@@ -230,7 +246,10 @@ def _print_once(settings: OperatorSettings, process: Process) -> None:
 
 async def _main(settings: OperatorSettings, process: Process) -> None:
     seen = Observability()
-    cluster = await KubernetesCluster.auto(process.kubeconfig, process.context, observe=seen.metrics.called)
+    limit = RateLimit(process.api_qps, process.api_burst, seen.metrics.throttled) if process.api_qps else None
+    cluster = await KubernetesCluster.auto(
+        process.kubeconfig, process.context, observe=seen.metrics.called, limit=limit
+    )
     try:
         reached = Credentials(endpoint_url=settings.store.endpoint_url, region=settings.store.region)
         store = await asyncio.to_thread(open_store, settings.store.uri, credentials=reached)

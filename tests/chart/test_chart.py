@@ -257,6 +257,15 @@ def test_builds_are_limited_only_where_it_is_said(render: Render) -> None:
     assert limited == ["--max-builds=4", "--max-builds-per-namespace=2"]
 
 
+def test_requests_to_the_api_server_are_limited(render: Render) -> None:
+    def arguments(*options: str) -> list[str]:
+        (container,) = named(render(*options), "Deployment", "-operator")["spec"]["template"]["spec"]["containers"]
+        return [one for one in container["args"] if one.startswith("--api-")]
+
+    assert arguments() == ["--api-qps=200", "--api-burst=400"]
+    assert arguments("--set=operator.apiQps=0,operator.apiBurst=5") == ["--api-qps=0", "--api-burst=5"]
+
+
 def test_a_class_can_be_left_out(render: Render) -> None:
     names = {item["metadata"]["name"] for item in of_kind(render(), "AcceleratorClass")}
     fewer = {

@@ -54,6 +54,10 @@ class Metrics:
             "enginewright_operator_api_request_seconds", "Time of a request; of a watch, until it opened.",
             ["verb", "resource"], buckets=_SECONDS, registry=registry,
         )  # fmt: skip
+        self._throttled = Counter(
+            "enginewright_operator_api_wait_seconds", "Time that requests waited for their turn (--api-qps).",
+            registry=registry,
+        )  # fmt: skip
         self._leading = Gauge("enginewright_operator_leading", "1 while this replica works.", registry=registry)
         self._lag = Histogram(
             "enginewright_operator_event_loop_lag_seconds", "How late a timer fires.",
@@ -80,6 +84,10 @@ class Metrics:
         """The API server was asked."""
         self._calls.labels(call.verb, call.plural, str(call.code)).inc()
         self._call_seconds.labels(call.verb, call.plural).observe(call.seconds)
+
+    def throttled(self, seconds: float) -> None:
+        """A request waited for its turn."""
+        self._throttled.inc(seconds)
 
     def follow_queue(self, depth: Callable[[], int], oldest_seconds: Callable[[], float]) -> None:
         """Ask the queue when scraped."""

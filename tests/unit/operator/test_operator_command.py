@@ -19,6 +19,7 @@ GOOD = ["--builder-image", "b@sha256:1", "--serving-image", "s", "--store", "fil
         (GOOD[:-1], 20, "volume claim"),
         ([*GOOD, "--kubeconfig", "/nonexistent"], 20, "/nonexistent"),
         (["--builder-image", "b@sha256:1"], 2, "Missing option"),
+        ([*GOOD, "--api-qps", "-1"], 2, "--api-qps"),
     ],
 )
 def test_refusals(
