@@ -147,7 +147,7 @@ async def _gone(cluster: Cluster, namespace: str) -> bool:
 
 async def _forgotten(world: World) -> bool:
     """Nothing of the namespace is to be visited again."""
-    return not [key for key in world.operator.queue._due if key.namespace == world.namespace]
+    return not [key for key in world.operator.queue._waiting._due if key.namespace == world.namespace]
 
 
 async def _are(world: World, attempts: int) -> bool:

@@ -34,7 +34,7 @@ from enginewright_operator.core.settings import OperatorSettings
 from enginewright_operator.core.snapshot import Published
 from enginewright_operator.core.traffic import Answers, Traffic
 from enginewright_operator.shell.operator import Operator
-from enginewright_operator.shell.queueing import Key
+from enginewright_operator.shell.waiting import Key
 from tests.scenarios.controllers import Controllers
 from tests.scenarios.evidence import artifact, evidence, success
 from tests.scenarios.kubelet import Attempt, Builder, Kubelet

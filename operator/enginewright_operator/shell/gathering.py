@@ -43,7 +43,7 @@ from ..core.snapshot import BuildSnapshot, ClassSnapshot, ModelSnapshot, Publish
 from ..core.traffic import Traffic
 from ..core.turns import BuildName, Wait, is_over, line, would_begin
 from .gateway_figures import TrafficLookup
-from .queueing import Key
+from .waiting import Key
 
 LOG_LINES = 60
 COUNT_SECONDS = 30.0

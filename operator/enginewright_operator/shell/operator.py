@@ -32,9 +32,10 @@ from .gateway_figures import GatewayFigures, TrafficLookup
 from .gathering import Clock, Gatherer, StoreLookup
 from .metrics import Metrics
 from .postponing import Postponing
-from .queueing import Key, Queue
+from .queueing import Queue
 from .telling import Teller
 from .triggers import ADD_ONS, WATCHED, Triggers
+from .waiting import Key
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Operator:
         self._teller = Teller(informed, clock, lambda: self.queue.late_seconds > BEHIND_SECONDS)
         self._postponing = Postponing(self.queue.asks_for)
         self._executor = Executor(informed, self._teller.tell, self._seen.wrote)
-        self._seen.follow_queue(lambda: self.queue.depth, lambda: self.queue.oldest_seconds)
+        self._seen.follow_queue(lambda: self.queue.depth, lambda: self.queue.late_seconds)
 
     async def run(self) -> None:
         """Watch and work."""

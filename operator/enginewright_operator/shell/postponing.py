@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from .queueing import Key
+from .waiting import Key
 
 MOST_SECONDS = 1.0
 """People watch a status: one that goes on being overtaken is told this often."""

@@ -1,26 +1,15 @@
-"""The queue of keys: each key once, one worker a key, back-off of its own after failures."""
+"""The queue of keys: each key once, one worker a key, namespaces in turn, back-off of its own after failures."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Key:
-    """One object that is reconciled."""
-
-    kind: str
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+from .waiting import Key, Taken, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +24,6 @@ class BackOff:
         full = min(self.most_seconds, self.first_seconds * 2.0 ** min(failures - 1, 32))
         return full * (0.5 + 0.5 * draw)
 
-
-_OVERTAKEN = 1_000
-"""Entries of the heap that an earlier visit has made void, beyond which they go before their time: a look at the end of
-a progress deadline would lie there for a quarter of an hour after each rollout."""
 
 Handle = Callable[[Key], Awaitable[float | None]]
 """Reconciles one key; answers when to look again (seconds), or None. Raises what should be tried again."""
@@ -56,9 +41,7 @@ class Queue:
     """Told of each visit and how long after its time it begins."""
     around: Callable[[Key], AbstractContextManager[None]] = lambda key: contextlib.nullcontext()
     """Entered for the time of a visit, until its failure has been told."""
-    _due: dict[Key, float] = field(default_factory=dict)
-    _heap: list[tuple[float, Key]] = field(default_factory=list)
-    _active: set[Key] = field(default_factory=set)
+    _waiting: Waiting = field(default_factory=Waiting)
     _failures: dict[Key, int] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _random: random.Random = field(default_factory=random.Random)
@@ -66,39 +49,30 @@ class Queue:
     def add(self, key: Key, after_seconds: float = 0.0) -> None:
         """Ask for a visit; the earliest request counts. A key that is being visited is visited once more."""
         due = asyncio.get_running_loop().time() + after_seconds
-        if key not in self._due or due < self._due[key]:
-            self._due[key] = due
-            heapq.heappush(self._heap, (due, key))
-            if len(self._heap) > 2 * len(self._due) + _OVERTAKEN:
-                self._heap = [(at, waiting) for waiting, at in self._due.items()]
-                heapq.heapify(self._heap)
+        if self._waiting.add(key, due):
             self._changed.set()
 
     def asks_for(self, key: Key) -> bool:
         """Whether a visit of this key is due; during one, whether another one follows at once."""
-        due = self._due.get(key)
+        due = self._waiting.due(key)
         return due is not None and due <= asyncio.get_running_loop().time()
 
     @property
     def depth(self) -> int:
         """Keys that wait, whether due or not."""
-        return len(self._due)
-
-    @property
-    def oldest_seconds(self) -> float:
-        """How long the key that is due for longest has waited; 0 when none is due."""
-        return max(0.0, asyncio.get_running_loop().time() - min(self._due.values())) if self._due else 0.0
+        return len(self._waiting)
 
     @property
     def late_seconds(self) -> float:
-        """As `oldest_seconds`, roughly and at no cost: keys whose visit has begun may count for a moment."""
-        return max(0.0, asyncio.get_running_loop().time() - self._heap[0][0]) if self._heap else 0.0
+        """How long the key that is due for longest has waited; 0 when none is due."""
+        first = self._waiting.first_due
+        return 0.0 if first is None else max(0.0, asyncio.get_running_loop().time() - first)
 
     @property
     def idle(self) -> bool:
         """Nothing is being done and nothing is due now."""
-        now = asyncio.get_running_loop().time()
-        return not self._active and all(due > now for due in self._due.values())
+        first = self._waiting.first_due
+        return not self._waiting.busy and (first is None or first > asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -113,7 +87,7 @@ class Queue:
                 with self.around(key):
                     await self._visit(key)
             finally:
-                self._active.discard(key)
+                self._waiting.done(key)
                 self._changed.set()
             # A visit that is answered from memory never suspends: watches and the lease need their turn too.
             await asyncio.sleep(0)
@@ -133,36 +107,12 @@ class Queue:
 
     async def _next(self) -> Key:
         while True:
-            wait = self._pop_due()
-            if isinstance(wait, Key):
-                return wait
+            wait = self._waiting.take(asyncio.get_running_loop().time())
+            if isinstance(wait, Taken):
+                self.begun(wait.key, wait.late_seconds)
+                return wait.key
             self._changed.clear()
             # Not asyncio.wait_for: before Python 3.12 it can swallow a cancellation that comes with the event.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
-
-    def _pop_due(self) -> Key | float | None:
-        """A key that may be visited now, or seconds until the next one is due (None: nothing waits)."""
-        now = asyncio.get_running_loop().time()
-        busy: list[tuple[float, Key]] = []
-        found: Key | float | None = None
-        while self._heap:
-            due, key = heapq.heappop(self._heap)
-            if self._due.get(key) != due:
-                continue
-            if key in self._active:
-                busy.append((due, key))
-                continue
-            if due > now:
-                heapq.heappush(self._heap, (due, key))
-                found = due - now
-                break
-            del self._due[key]
-            self._active.add(key)
-            self.begun(key, now - due)
-            found = key
-            break
-        for item in busy:
-            heapq.heappush(self._heap, item)
-        return found

@@ -25,7 +25,7 @@ from enginewright_cluster.port import (
 
 from ..core.classes import HAS_NODES
 from ..core.reading import mapping, objects, texts
-from .queueing import Key
+from .waiting import Key
 
 MANAGED = {"app.kubernetes.io/managed-by": MANAGED_BY}
 WATCHED: tuple[tuple[Kind, dict[str, str] | None], ...] = (

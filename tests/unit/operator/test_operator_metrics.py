@@ -24,7 +24,8 @@ from enginewright_cluster.port import (
 from enginewright_operator.shell.inventory import Inventory
 from enginewright_operator.shell.metrics import Metrics
 from enginewright_operator.shell.operator import Operator
-from enginewright_operator.shell.queueing import Key, Queue
+from enginewright_operator.shell.queueing import Queue
+from enginewright_operator.shell.waiting import Key
 from tests.scenarios.world import Shifted, World
 
 KEY = Key("OptimizedModel", "default", "search")
@@ -143,19 +144,19 @@ async def test_the_queue_tells_how_late_it_is() -> None:
         await release.wait()
 
     queue = Queue(handle, workers=1, begun=lambda key, seconds: late.append((key, seconds)))
-    assert queue.oldest_seconds == 0.0
+    assert queue.late_seconds == 0.0
     working = asyncio.create_task(queue.run())
     queue.add(KEY)
     queue.add(Key("EngineBuild", "default", "second"))
     queue.add(Key("EngineBuild", "default", "later"), after_seconds=60.0)
     await asyncio.sleep(0.05)
     assert [key for key, _ in late] == [KEY]
-    assert 0.04 < queue.oldest_seconds < 5.0
+    assert 0.04 < queue.late_seconds < 5.0
     release.set()
     await asyncio.sleep(0.05)
     assert len(late) == 2
     assert late[1][1] > 0.04
-    assert queue.oldest_seconds == 0.0, "what is not due yet does not wait"
+    assert queue.late_seconds == 0.0, "what is not due yet does not wait"
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
 

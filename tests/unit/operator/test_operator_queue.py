@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginewright_operator.shell.queueing import BackOff, Key, Queue
+from enginewright_operator.shell.queueing import BackOff, Queue
+from enginewright_operator.shell.waiting import Key
 
 A, B = Key("OptimizedModel", "n", "a"), Key("OptimizedModel", "n", "b")
 
@@ -216,4 +217,5 @@ async def test_looks_that_an_earlier_visit_made_void_do_not_pile_up() -> None:
             await until_idle(queue)
     assert len(visits) == 500 * len(keys)
     assert queue.depth == len(keys) + 1
-    assert len(queue._heap) <= 2 * queue.depth + 1_000
+    assert len(queue._waiting._later) <= 2 * queue.depth + 1_000
+    assert len(queue._waiting._came) <= 2 * queue.depth + 1_000

@@ -14,7 +14,7 @@ from enginewright_operator.core.snapshot import Published
 from enginewright_operator.shell.gathering import StoreLookup
 from enginewright_operator.shell.operator import Operator
 from enginewright_operator.shell.postponing import LEAST_TIMES, MOST_SECONDS, Postponing
-from enginewright_operator.shell.queueing import Key
+from enginewright_operator.shell.waiting import Key
 from tests.scenarios.evidence import artifact, evidence
 from tests.scenarios.models import accelerator_class, model, settings
 from tests.scenarios.virtual_time import LoopClock, VirtualTimeLoop

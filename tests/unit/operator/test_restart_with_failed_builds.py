@@ -17,7 +17,7 @@ from enginewright_cluster.objects.copying import copied
 from enginewright_cluster.objects.metadata import ref_of
 from enginewright_cluster.port import ENGINE_BUILD, JOB, OPTIMIZED_MODEL, POD, Object, Ref
 from enginewright_operator.shell.operator import Operator
-from enginewright_operator.shell.queueing import Key
+from enginewright_operator.shell.waiting import Key
 from tests.scenarios.evidence import failure
 from tests.scenarios.models import PAUSE_SECONDS
 from tests.scenarios.virtual_time import LoopClock, VirtualTimeLoop
