@@ -17,7 +17,18 @@ from .object_cache import ObjectCache, owner_uids
 from .objects.following import Key, key_of
 from .objects.labels import matches
 from .objects.metadata import normal, ref_of
-from .port import Cluster, EventType, InvalidError, Kind, NotFoundError, Object, Ref, WatchEvent, kind_of
+from .port import (
+    Cluster,
+    EventType,
+    FieldConflictError,
+    InvalidError,
+    Kind,
+    NotFoundError,
+    Object,
+    Ref,
+    WatchEvent,
+    kind_of,
+)
 
 _NAMES_AT_ONCE = 16
 
@@ -207,7 +218,7 @@ class Informed:
         """Know what a write answers; after one that failed, ask before answering anything about its kind."""
         try:
             result = await work
-        except InvalidError:
+        except (InvalidError, FieldConflictError):
             raise  # nothing happened
         except BaseException:
             self._doubt(ref)

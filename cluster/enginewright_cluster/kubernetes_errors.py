@@ -10,7 +10,15 @@ from typing import Any
 
 from enginewright_api.errors import DeterministicError, EnginewrightError
 
-from .port import ConflictError, InvalidError, Kind, NotFoundError, UnavailableError
+from .port import (
+    ConflictError,
+    FieldConflictError,
+    InvalidError,
+    Kind,
+    NotFoundError,
+    OwnedField,
+    UnavailableError,
+)
 
 FORBIDDEN = "Forbidden"
 _DENIED_BY_AUTHORIZATION = re.compile(r'User "[^"]*" cannot \S+ (resource|path)')
@@ -35,6 +43,7 @@ class Target:
         return " ".join(part for part in (self.verb, self.kind.plural, place) if part)
 
 
+_MANAGER = re.compile(r'^conflict with "(.*?)"')
 _UNTYPED = "failed to create typed patch object"
 """What server-side apply says, as a 500, of a value of another type than the schema's."""
 
@@ -61,6 +70,8 @@ def error_for(target: Target, code: int, body: bytes, *, uid: str | None = None)
             )
         case 404:
             error = NotFoundError(reason, said)
+        case 409 if owned := _owned_fields(status):
+            error = FieldConflictError(said, owned)
         case 409:
             error = ConflictError(reason or "Conflict", said)
         case 410:
@@ -91,6 +102,17 @@ def _status(body: bytes) -> Mapping[str, Any]:
         text = body.decode(errors="replace").strip()
         return {"message": text[:_LONGEST_PLAIN_BODY]}
     return status if isinstance(status, dict) else {}
+
+
+def _owned_fields(status: Mapping[str, Any]) -> list[OwnedField]:
+    """Of an apply that was refused for others' fields: `conflict with "kubectl-edit" using apps/v1`, and the field."""
+    causes = (status.get("details") or {}).get("causes") or ()
+    return sorted(
+        OwnedField(found[1], str(cause.get("field")))
+        for cause in causes
+        if cause.get("reason") == "FieldManagerConflict"
+        and (found := _MANAGER.search(str(cause.get("message")))) is not None
+    )
 
 
 def _fields(status: Mapping[str, Any]) -> set[str]:

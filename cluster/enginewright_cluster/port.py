@@ -90,6 +90,23 @@ class ConflictError(TransientError):
     """Somebody wrote in between, or the precondition (uid, resourceVersion, field owner) does not hold (409)."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class OwnedField:
+    """A field, and who set it last: a field manager."""
+
+    manager: str
+    field: str
+    """As people write it: `.spec.template.spec.containers[name="server"].image`."""
+
+
+class FieldConflictError(ConflictError):
+    """An apply without force would change what others have set (409). Nothing happened."""
+
+    def __init__(self, message: str, owned: Sequence[OwnedField]) -> None:
+        super().__init__("Conflict", message)
+        self.owned = tuple(owned)
+
+
 class InvalidError(DeterministicError):
     """The object breaks the schema or a rule (422, 400); the message names the field."""
 
@@ -122,7 +139,8 @@ class Cluster(Protocol):
     async def apply(self, manifest: Object, *, field_manager: str = "enginewright", force: bool = True) -> Object:
         """Server-side apply: create, or merge by field ownership. Never touches status.
 
-        Raises InvalidError; ConflictError for fields of others when not forced, a stated uid or resourceVersion."""
+        Raises InvalidError; FieldConflictError for fields of others when not forced; ConflictError for a stated uid or
+        resourceVersion."""
         ...
 
     async def create(self, manifest: Object) -> Object:

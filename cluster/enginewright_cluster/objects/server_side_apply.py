@@ -11,21 +11,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..port import ConflictError, Object
+from ..port import FieldConflictError, Object, OwnedField
 from .copying import copied
 from .field_paths import ITEM, Path, is_atomic_map, is_set, item_step, leaves, list_keys, sentence
 from .ownership import Owner, Ownership, ownership_of, record
 
 
 def apply_to(live: Object, manifest: Object, *, manager: str, force: bool) -> Object:
-    """The live object with the manifest applied, managedFields included. Raises ConflictError naming the fields."""
+    """The live object with the manifest applied, managedFields included. Raises FieldConflictError."""
     owner = Owner(manager, "Apply")
     stated, present = leaves(manifest), leaves(live)
     ownership = ownership_of(live)
     mine = ownership.pop(owner, set())
     conflicts = _conflicts(ownership, stated, present)
     if conflicts and not force:
-        raise ConflictError("Conflict", _conflict_sentence(live, conflicts))
+        owned = [OwnedField(owner.manager, sentence(path)) for owner, paths in conflicts.items() for path in paths]
+        raise FieldConflictError(_conflict_sentence(live, conflicts), sorted(owned))
     for other, paths in conflicts.items():
         ownership[other] -= paths
     merged = copied(live)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from enginewright_cluster.port import Cluster, NotFoundError, Ref, kind_of
+from enginewright_api.names import FIELD_MANAGER
+from enginewright_cluster.port import Cluster, FieldConflictError, NotFoundError, OwnedField, Ref, kind_of
 
 from ..core.effects import (
     Apply,
@@ -13,6 +14,7 @@ from ..core.effects import (
     Delete,
     Effect,
     Emit,
+    Object,
     Patch,
     PatchStatus,
     Plan,
@@ -63,7 +65,7 @@ class Executor:
     async def _write(self, effect: Effect) -> None:
         match effect:
             case Apply(manifest):
-                await self._cluster.apply(manifest)
+                await self._apply(manifest)
             case Create(manifest):
                 await self._cluster.create(manifest)
             case Patch(reference, patch, uid, resource_version):
@@ -80,11 +82,41 @@ class Executor:
             case Emit():
                 await self._tell(effect)
 
+    async def _apply(self, manifest: Object) -> None:
+        """What we say of a child holds; who said otherwise is named. Without a conflict it is one request."""
+        try:
+            await self._cluster.apply(manifest, force=False)
+        except FieldConflictError as conflict:
+            await self._cluster.apply(manifest)
+            # A field that we patched ourselves is ours too.
+            taken = [each for each in conflict.owned if each.manager != FIELD_MANAGER]
+            if taken:
+                await self._tell(_taken_back(manifest, taken))
+
     async def _delete(self, reference: Reference, uid: str | None) -> None:
         try:
             await self._cluster.delete(_ref(reference), uid=uid)
         except NotFoundError:
             log.debug("already gone", extra={"object": reference.name})
+
+
+def _taken_back(child: Object, taken: Sequence[OwnedField]) -> Emit:
+    """About the owner, where people look. Told once of the same fields and managers: a fight would never end."""
+    metadata = child["metadata"]
+    fields: dict[str, list[str]] = {}
+    for each in taken:
+        fields.setdefault(each.manager, []).append(each.field)
+    name = f"{child['kind']} {metadata['name']}"
+    shown = f"{child['kind']} {metadata['namespace']}/{metadata['name']}"
+    log.warning("fields taken back", extra={"object": shown, "fields": fields})
+    owner = next(iter(metadata.get("ownerReferences", ())), None)
+    about = child
+    if owner is not None:
+        identity = {"name": owner["name"], "namespace": metadata["namespace"], "uid": owner.get("uid", "")}
+        about = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "metadata": identity}
+    told = "; ".join(f"{', '.join(paths)} (set by {manager!r})" for manager, paths in sorted(fields.items()))
+    message = f"{name}: {told}: taken back, since these follow from the {about['kind']}; change that instead"
+    return Emit(about, "Warning", "FieldTakenBack", message, f"{name} {fields}")
 
 
 def _ref(reference: Reference) -> Ref:
