@@ -20,6 +20,7 @@ from enginewright_autoscaler.policy import Decision, Numbers, Reason
 from enginewright_autoscaler.telemetry import Telemetry, TelemetryServer
 from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.kubernetes_connection import Call
+from enginewright_cluster.port import UnavailableError
 from enginewright_gateway.app import create_gateway, http_app
 from enginewright_gateway.comparison import Comparison
 from enginewright_gateway.metrics import Metrics as GatewayMetrics
@@ -106,7 +107,7 @@ class Programs:
             self._autoscale()
             for code in (200, 409):
                 self._seen.metrics.called(Call("patch", "optimizedmodels", code, 0.01))
-            self._seen.metrics.failed("EngineBuild", "UnavailableError")
+            self._seen.metrics.failed("EngineBuild", UnavailableError("Unavailable", "no answer"))
 
     def _autoscale(self) -> None:
         numbers = Numbers(current=1, signal_age_seconds=0.5)

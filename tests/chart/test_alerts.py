@@ -17,6 +17,7 @@ from tests.required import cannot_run
 ALERTS = CHART / "files" / "alerts.yaml"
 RUNBOOKS = CHART.parents[1] / "docs" / "runbooks"
 OPERATOR, AUTOSCALER = "enginewright_operator", "enginewright_autoscaler"
+FAILED = f'{OPERATOR}_reconcile_errors_total{{class="Transient"'
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ CASES = [
     Case(
         "EnginewrightOperatorFailing",
         {
-            f'{OPERATOR}_reconcile_errors_total{{kind="EngineBuild",error="UnavailableError"}}': "0+5x60",
-            f'{OPERATOR}_reconcile_errors_total{{kind="OptimizedModel",error="ConflictError"}}': "0+50x60",
+            f'{FAILED},kind="EngineBuild",error="UnavailableError"}}': "0+5x60",
+            f'{FAILED},kind="OptimizedModel",error="ConflictError"}}': "0+50x60",
             f'{OPERATOR}_reconcile_seconds_count{{kind="EngineBuild"}}': "0+5x60",
             f'{OPERATOR}_reconcile_seconds_count{{kind="OptimizedModel"}}': "0+5x60",
         },
@@ -155,8 +156,8 @@ WELL = {
     f"{OPERATOR}_leading": "1x180",
     f'{OPERATOR}_leading{{pod="standby"}}': "0x180",
     f'{OPERATOR}_reconcile_seconds_count{{kind="OptimizedModel"}}': "0+20x180",
-    f'{OPERATOR}_reconcile_errors_total{{kind="OptimizedModel",error="ConflictError"}}': "0+20x180",
-    f'{OPERATOR}_reconcile_errors_total{{kind="OptimizedModel",error="UnavailableError"}}': "0+1x180",
+    f'{FAILED},kind="OptimizedModel",error="ConflictError"}}': "0+20x180",
+    f'{FAILED},kind="OptimizedModel",error="UnavailableError"}}': "0+1x180",
     f"{OPERATOR}_queue_oldest_seconds": "0x180",
     f'{OPERATOR}_api_requests_total{{verb="patch",resource="optimizedmodels",code="200"}}': "0+99x180",
     f'{OPERATOR}_api_requests_total{{verb="patch",resource="optimizedmodels",code="409"}}': "0+20x180",

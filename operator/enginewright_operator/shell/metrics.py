@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from enginewright_api.errors import EnginewrightError
+
 from .inventory import Inventory
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ class Metrics:
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._failures = Counter(
-            "enginewright_operator_reconcile_errors", "Visits that failed.", ["kind", "error"], registry=registry
+            "enginewright_operator_reconcile_errors",
+            "Visits that failed; class: what helps, or Unexpected for an error that nobody raises on purpose.",
+            ["kind", "class", "error"],
+            registry=registry,
         )
         self._effects = Counter(
             "enginewright_operator_effects", "Writes to the cluster.", ["effect"], registry=registry
@@ -68,9 +73,10 @@ class Metrics:
         """One visit is over."""
         self._visits.labels(kind).observe(seconds)
 
-    def failed(self, kind: str, error: str) -> None:
+    def failed(self, kind: str, error: Exception) -> None:
         """One visit failed."""
-        self._failures.labels(kind, error).inc()
+        failure_class = error.failure_class.value if isinstance(error, EnginewrightError) else "Unexpected"
+        self._failures.labels(kind, failure_class, type(error).__name__).inc()
 
     def wrote(self, effect: str) -> None:
         """One effect was executed."""

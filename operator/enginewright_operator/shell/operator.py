@@ -178,4 +178,4 @@ class Operator:
         level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING if expected else logging.ERROR
         fields = {"error": str(error), "again_in_seconds": round(pause_seconds, 1)}
         log.log(level, "visit failed", extra=fields, exc_info=None if expected else error)
-        self._seen.failed(key.kind, type(error).__name__)
+        self._seen.failed(key.kind, error)

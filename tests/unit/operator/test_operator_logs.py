@@ -68,6 +68,9 @@ async def test_so_does_the_line_of_a_visit_that_failed(written: Written) -> None
     for line in failed:
         assert (line["model"], line["generation"], line["buildKey"]) == ("default/search", 2, key)
         assert line["error"] and line["level"] == "warning"
+    labels = {"kind": "OptimizedModel", "class": "Transient", "error": "UnavailableError"}
+    counted = world.operator._seen.registry.get_sample_value("enginewright_operator_reconcile_errors_total", labels)
+    assert counted and counted >= len(failed)
 
 
 async def test_visits_at_the_same_time_keep_their_lines_apart(written: Written) -> None:

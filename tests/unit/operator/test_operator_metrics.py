@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from enginewright_api.errors import ResourceError
 from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.kubernetes_connection import Call
 from enginewright_cluster.port import (
@@ -17,8 +18,10 @@ from enginewright_cluster.port import (
     OPTIMIZED_MODEL,
     POD,
     EventType,
+    InvalidError,
     Kind,
     Ref,
+    UnavailableError,
     WatchEvent,
 )
 from enginewright_operator.shell.inventory import Inventory
@@ -134,6 +137,22 @@ def test_requests_to_the_api_server() -> None:
     assert value(name, {"verb": "list", "resource": "pods", "code": "0"}) == 1
     seconds = {"verb": "list", "resource": "pods"}
     assert value("enginewright_operator_api_request_seconds_sum", seconds) == 30.0
+
+
+@pytest.mark.parametrize(
+    ("error", "failure_class"),
+    [
+        (UnavailableError("Unreachable", "no answer"), "Transient"),
+        (InvalidError("Invalid", "spec.x: unknown"), "Deterministic"),
+        (ResourceError("DiskFull", "no room"), "Resource"),
+        (KeyError("x"), "Unexpected"),
+    ],
+)
+def test_failed_visits_are_counted_by_what_helps(error: Exception, failure_class: str) -> None:
+    metrics = Metrics()
+    metrics.failed("EngineBuild", error)
+    labels = {"kind": "EngineBuild", "class": failure_class, "error": type(error).__name__}
+    assert metrics.registry.get_sample_value("enginewright_operator_reconcile_errors_total", labels) == 1
 
 
 async def test_the_queue_tells_how_late_it_is() -> None:

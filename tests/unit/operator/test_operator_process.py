@@ -15,7 +15,7 @@ import pytest
 
 from enginewright_cluster.fake import FakeCluster
 from enginewright_cluster.faults import Call, Fault
-from enginewright_cluster.port import LEASE, OPTIMIZED_MODEL, Ref
+from enginewright_cluster.port import LEASE, OPTIMIZED_MODEL, Ref, UnavailableError
 from enginewright_operator.shell.leadership import Leadership, LeadershipLostError, Terms
 from enginewright_operator.shell.observability import Observability
 from tests.scenarios.models import accelerator_class
@@ -203,7 +203,7 @@ async def test_health_and_metrics_are_served() -> None:
     seen = Observability()
     seen.metrics.visited("OptimizedModel", 0.01)
     seen.metrics.wrote("Apply")
-    seen.metrics.failed("EngineBuild", "UnavailableError")
+    seen.metrics.failed("EngineBuild", UnavailableError("Unavailable", "no answer"))
     async with beside(seen.serve("127.0.0.1", port)), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         await asyncio.sleep(0.05)
         assert (await client.get("/healthz")).status_code == 200
@@ -211,4 +211,7 @@ async def test_health_and_metrics_are_served() -> None:
         text = (await client.get("/metrics")).text
     assert 'enginewright_operator_reconcile_seconds_count{kind="OptimizedModel"} 1.0' in text
     assert 'enginewright_operator_effects_total{effect="Apply"} 1.0' in text
-    assert 'enginewright_operator_reconcile_errors_total{error="UnavailableError",kind="EngineBuild"} 1.0' in text
+    failed = (
+        'enginewright_operator_reconcile_errors_total{class="Transient",error="UnavailableError",kind="EngineBuild"}'
+    )
+    assert f"{failed} 1.0" in text
