@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -16,10 +17,22 @@ from tokenizers import Tokenizer
 Text = str | tuple[str, str]
 """A text, or a query and a text that is ranked for it."""
 
-_CHARACTERS_A_TOKEN = 16
-"""Of the first part that is looked at: prose has about five."""
-_GROWTH = 8
-"""How many times longer the next part is, where one had too few tokens."""
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """How near to what is read a text is cut."""
+
+    characters_a_token: int
+    """Of the first part that is looked at: prose has about five."""
+    growth: int
+    """How many times longer the next part is, where one had too few tokens."""
+    spared: int
+    """How many times longer than its part a text must be: a look at a part costs as well."""
+
+
+_FOR_TIME = Care(characters_a_token=16, growth=8, spared=2)
+_FOR_MEMORY = Care(characters_a_token=2, growth=2, spared=1)
+"""For two long texts of a pair: the tokenizer keeps each part that it cuts off the one with each part of the other."""
 
 _JOINS_WHAT_FOLLOWS = "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e\U00011000-\U00011fff"
 """Scripts that have characters which form one with the character after them, even a space (Unicode's `Prepend`)."""
@@ -46,7 +59,6 @@ class Cutter:
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self._first = _CHARACTERS_A_TOKEN * max_tokens
         self._word_end = word_end(tokenizer)
 
     def cut(self, texts: Sequence[Text]) -> list[Text]:
@@ -55,37 +67,46 @@ class Cutter:
         Of a pair of which both texts alone have more tokens than the engine takes, each gets half as before; the odd
         token may go to the other text.
         """
-        parts = self._parts({one for text in texts for one in ((text,) if isinstance(text, str) else text)})
+        cut = self._replaced(texts, {one for text in texts for one in _both(text)}, _FOR_TIME)
+        few = self._max_tokens * _FOR_MEMORY.characters_a_token
+        long_pairs = [text for text in cut if not isinstance(text, str) and min(map(len, text)) > few]
+        return self._replaced(cut, {one for text in long_pairs for one in text}, _FOR_MEMORY)
+
+    def _replaced(self, texts: Sequence[Text], long: Iterable[str], care: Care) -> list[Text]:
+        parts = self._parts(long, care)
         if not parts:
             return list(texts)
 
-        def cut(text: str) -> str:
+        def part(text: str) -> str:
             return parts.get(text, text)
 
-        return [cut(text) if isinstance(text, str) else (cut(text[0]), cut(text[1])) for text in texts]
+        return [part(text) if isinstance(text, str) else (part(text[0]), part(text[1])) for text in texts]
 
-    def _parts(self, texts: Iterable[str]) -> dict[str, str]:
+    def _parts(self, texts: Iterable[str], care: Care) -> dict[str, str]:
         """First parts of the texts that are too long."""
         found: dict[str, str] = {}
-        size = self._first
+        size = self._max_tokens * care.characters_a_token
         waiting = list(texts)
         while True:
-            # Shorter ones are read whole: a look at a part of them would cost more than it spares.
-            tried = [(text, part) for text in waiting if (part := self._part(text, size))]
+            tried = [(text, part) for text in waiting if (part := self._part(text, size, care.spared))]
             if not tried:
                 return found
             encodings = self._tokenizer.encode_batch_fast([part for _, part in tried])
             full = [len(encoding.ids) >= self._max_tokens for encoding in encodings]
             found |= {text: part for (text, part), enough in zip(tried, full, strict=True) if enough}
             waiting = [text for (text, _), enough in zip(tried, full, strict=True) if not enough]
-            size *= _GROWTH
+            size *= care.growth
 
-    def _part(self, text: str, size: int) -> str:
-        """At least so many characters, up to the end of a word; empty where that is not far less than the text."""
-        if self._word_end is None or len(text) <= 2 * size:
+    def _part(self, text: str, size: int, spared: int) -> str:
+        """At least so many characters, up to the end of a word; empty where that is not much less than the text."""
+        if self._word_end is None or len(text) <= spared * size:
             return ""
         end = self._word_end.search(text, size)
-        return text[: end.start()] if end is not None and 2 * end.start() < len(text) else ""
+        return text[: end.start()] if end is not None and spared * end.start() < len(text) else ""
+
+
+def _both(text: Text) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
 
 
 def word_end(tokenizer: Tokenizer) -> re.Pattern[str] | None:

@@ -8,12 +8,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from enginewright_serving.triton.cutting import Cutter, word_end
+from enginewright_serving.triton.runner import Tensors
+from enginewright_serving.triton.text_encoder import TextEncoder
+from enginewright_serving.triton.token_encoder import TokenEncoder
+from tests.unit.serving.test_model_config import engine
 
 MAX_TOKENS = 8
 PROSE = "The quick brown fox doesn't jump over 1,234 lazy dogs; it sleeps. "
@@ -88,6 +94,21 @@ class Recording:
         self.longest = max(self.longest, *map(len, texts))
         return self._tokenizer.encode_batch_fast(texts)
 
+    def encode_batch(self, texts: list[str]) -> Any:
+        self.longest = max(self.longest, *map(len, texts))
+        return self._tokenizer.encode_batch(texts)
+
+
+class Zeros:
+    """Scores of two labels, of a text or of each token."""
+
+    def __init__(self, *, of_tokens: bool) -> None:
+        self._of_tokens = of_tokens
+
+    def run(self, tensors: Tensors) -> npt.NDArray[np.float32]:
+        texts, width = tensors["input_ids"].shape
+        return np.zeros((texts, width, 2) if self._of_tokens else (texts, 2), np.float32)
+
 
 def read(tokenizer: Tokenizer, text: Any) -> tuple[Any, ...]:
     (encoding,) = tokenizer.encode_batch([text])
@@ -127,9 +148,10 @@ def test_no_token_of_a_pair_changes(maker: Callable[[], Tokenizer], short: str, 
 @pytest.mark.parametrize("maker", MAKERS)
 def test_of_two_texts_that_are_too_long_each_gets_half(maker: Callable[[], Tokenizer]) -> None:
     tokenizer = tokenizer_of(maker)
-    pair = (PROSE * 1000, PROSE * 900)
+    # Not longer: the tokenizer keeps each part that it cuts off the one text with each part of the other.
+    pair = (PROSE * 3, PROSE * 2)
     (parts,) = Cutter(tokenizer, MAX_TOKENS).cut([pair])
-    assert max(map(len, parts)) < 1000
+    assert max(map(len, parts)) < len(PROSE) + 16
     whole, cut = (tokenizer.encode_batch_fast([one])[0].type_ids for one in (pair, parts))
     assert len(whole) == len(cut)
     assert abs(sum(whole) - sum(cut)) <= 1
@@ -144,6 +166,16 @@ def test_megabytes_are_not_read(maker: Callable[[], Tokenizer], text: str) -> No
     recording.longest = 0
     Cutter(recording, MAX_TOKENS).cut([text * (2**20 // len(text)), text * 50, "short"])  # type: ignore[arg-type]  # stands for one
     assert 0 < recording.longest < 2**14
+
+
+@pytest.mark.parametrize(("kind", "task"), [(TextEncoder, "Classification"), (TokenEncoder, "TokenClassification")])
+def test_encoders_leave_out_what_they_never_read(kind: type[TextEncoder | TokenEncoder], task: str) -> None:
+    recording = Recording(wordpiece())
+    limits = {"maxBatchSize": 4, "maxInputTokens": MAX_TOKENS}
+    described = engine(task=task, outputDimension=2, labels=["even", "odd"], limits=limits)
+    encoder = kind(described, recording, Zeros(of_tokens=kind is TokenEncoder))  # type: ignore[arg-type]  # stands for one
+    assert encoder.answer([PROSE, PROSE * 10_000]).counts.tolist() == [MAX_TOKENS, MAX_TOKENS]
+    assert recording.longest < 1000
 
 
 def test_ideographs_need_no_space_where_each_is_a_word() -> None:
