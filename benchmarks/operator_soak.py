@@ -13,7 +13,7 @@ same way, so that nothing but a leak makes a difference: many models written at 
 size keeps. It also holds what the allocators have in reserve, which grows by the megabyte and at no rate that could be
 told in a run of minutes; what the process's objects take is counted by itself, and made a day's.
 
-    rss_growth        resident size at the end over that after the first tenth, less 1; bar: 0.05
+    rss_growth        resident size at the end over that half-way, less 1: before, the process warms up; bar: 0.05
     rss_kb_an_act     slope of the second half's readings (least squares)
     live_blocks       of Python's allocator, at the end
     live_growth_a_day what the second half added to the live blocks, over those half-way, made 86,400 acts; bar: 0.05
@@ -155,14 +155,14 @@ async def measured(kubeconfig: Path, given: argparse.Namespace) -> dict[str, Any
 
 
 def growth(rests: Sequence[Rest], sizes: Sequence[tuple[int, float]]) -> dict[str, float]:
-    """Figures of three rests, and of sizes in the order they were read: two at least after the second rest."""
-    first, half, last = rests
+    """Figures of the last two rests, and of sizes in the order they were read: two at least between these."""
+    *_, half, last = rests
     later = [(acts, size) for acts, size in sizes if acts >= half.acts]
     slope = linear_regression([acts for acts, _ in later], [size for _, size in later]).slope
     live = last.live_blocks / half.live_blocks - 1
     return {
         "rss_megabytes": round(last.rss_megabytes, 1),
-        "rss_growth": round(last.rss_megabytes / first.rss_megabytes - 1, 4),
+        "rss_growth": round(last.rss_megabytes / half.rss_megabytes - 1, 4),
         "rss_kb_an_act": round(1000 * slope, 3),
         "live_blocks": last.live_blocks,
         "live_growth_a_day": round(live * ACTS_A_DAY / (last.acts - half.acts), 4),
