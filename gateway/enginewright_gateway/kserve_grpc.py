@@ -121,18 +121,22 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ha
     async def _model_ready(self, message: bytes, context: Any, exchange: Exchange) -> bytes:
         metadata = metadata_of(context)
         caller = identify(self._gateway, metadata, exchange)
-        model = find_model(self._gateway, metadata, caller, wire.first_string(message), exchange)
-        return await self._gateway.infer(model, exchange, "ModelReady", message) if model.all_endpoints else b""
+        asked = wire.first_string(message)
+        model = find_model(self._gateway, metadata, caller, asked, exchange)
+        if not model.all_endpoints:
+            return b""
+        return await self._gateway.infer(model, exchange, "ModelReady", wire.renamed(message, asked, model.name))
 
     async def _pass_on(self, method: str, message: bytes, context: Any, exchange: Exchange) -> bytes:
         metadata = metadata_of(context)
         caller = identify(self._gateway, metadata, exchange)
-        model = find_model(self._gateway, metadata, caller, wire.first_string(message), exchange)
+        asked = wire.first_string(message)
+        model = find_model(self._gateway, metadata, caller, asked, exchange)
         if exchange.inference:
             check_answers_whole(model)
         left: float | None = context.time_remaining()
         return await self._gateway.infer(
-            model, exchange, method, message,
+            model, exchange, method, wire.renamed(message, asked, model.name),
             deadline=None if left is None else self._gateway.clock() + left, metadata=passed_on(metadata),
         )  # fmt: skip
 

@@ -66,7 +66,7 @@ async def relay_stream(gateway: Gateway, context: Any, opening: Opening) -> None
         status = grpc.StatusCode.CANCELLED
         try:
             model = find_model(gateway, opening.metadata, opening.caller, name, exchange)
-            await _relay_leg(gateway, model, exchange, opening.passed_on, leg, write)
+            await _relay_leg(gateway, model, exchange, opening.passed_on, leg, write, asked=name)
             status = grpc.StatusCode.OK
         except (RefusedError, NotNowError) as error:
             status = grpc.StatusCode.INVALID_ARGUMENT if error.status < 500 else grpc.StatusCode.UNAVAILABLE
@@ -105,7 +105,14 @@ async def _put(leg: _Leg, message: bytes | None) -> None:
 
 
 async def _relay_leg(  # noqa: PLR0917 - all of it is needed
-    gateway: Gateway, model: ServedModel, exchange: Exchange, passed_on: Metadata, leg: _Leg, write: Write
+    gateway: Gateway,
+    model: ServedModel,
+    exchange: Exchange,
+    passed_on: Metadata,
+    leg: _Leg,
+    write: Write,
+    *,
+    asked: str,
 ) -> None:
     pool = gateway.pools.of(model)
     with await pool.acquire() as lease:
@@ -114,7 +121,7 @@ async def _relay_leg(  # noqa: PLR0917 - all of it is needed
 
         async def feed() -> None:
             while (message := await leg.inbox.get()) is not None:
-                await call.write(message)
+                await call.write(wire.renamed(message, asked, model.name))
             await call.done_writing()
 
         feeding = asyncio.ensure_future(feed())

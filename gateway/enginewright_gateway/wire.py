@@ -76,6 +76,14 @@ def first_string(message: bytes) -> str:
         raise RefusedError(400, "MalformedMessage", "the message is not a valid protobuf request") from error
 
 
+def renamed(message: bytes, asked: str, name: str) -> bytes:
+    """The request as the server knows its model: asked for as `namespace/name`, known by its name alone.
+
+    The name is written once more at the end, where it counts: see `first_string`.
+    """
+    return message if asked == name else message + string_field(1, name)
+
+
 def _number(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:

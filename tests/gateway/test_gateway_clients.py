@@ -161,6 +161,22 @@ def test_the_namespace_can_be_said_in_a_header(gateway: RunningGateway) -> None:
             client.infer("words", [tensor], headers={"enginewright-namespace": "sales"})
 
 
+def test_the_namespace_can_be_said_in_the_name_by_grpc(gateway: RunningGateway, triton: TritonProcess) -> None:
+    """The server behind knows the model by its name alone."""
+    client, name = kserve(tritonclient.grpc, gateway), "search/words"
+    assert client.is_model_ready(name)
+    assert client.get_model_metadata(name, as_json=True)["name"] == "words"
+    result = client.infer(name, [text_input(tritonclient.grpc, "good day")])
+    np.testing.assert_array_equal(result.as_numpy("embedding"), direct(triton, "good day"))
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    client.async_stream_infer(name, [text_input(tritonclient.grpc, "a b")])
+    answer, error = answers.get(timeout=10)
+    assert error is None
+    assert int(answer.as_numpy("tokens")[0, 0]) == 2
+    client.stop_stream()
+
+
 def test_requests_are_counted_under_their_model(gateway: RunningGateway, client: openai.OpenAI) -> None:
     labels = {"model": "search/words", "code": "200"}
     before = gateway.metric("enginewright_requests_total", **labels)
