@@ -9,7 +9,18 @@ from typing import Any
 from enginewright_api.errors import FailureClass
 from enginewright_api.outcome import BuildOutcome
 from enginewright_cluster.fake import FakeCluster
-from enginewright_cluster.port import DEPLOYMENT, ENGINE_BUILD, JOB, OPTIMIZED_MODEL, POD, SERVICE, Object, Ref
+from enginewright_cluster.port import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    ENGINE_BUILD,
+    JOB,
+    OPTIMIZED_MODEL,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    Object,
+    Ref,
+)
 from tests.scenarios.evidence import artifact
 from tests.scenarios.kubelet import Attempt, Builder
 
@@ -20,6 +31,8 @@ OPERATORS_KINDS = frozenset(
     }
 )  # fmt: skip
 """What the operator writes at all; pods and nodes are others'."""
+OWNED = (ENGINE_BUILD, JOB, DEPLOYMENT, POD_DISRUPTION_BUDGET, SERVICE, CONFIG_MAP, POD)
+"""What there is because of a model, and goes with it."""
 
 
 class Invariants:
@@ -151,11 +164,15 @@ class Invariants:
             found[item["metadata"]["name"]] = states
         return found
 
+    def shares(self) -> int:
+        """Models of whose requests a canary gets a share."""
+        rollouts = [item.get("status", {}).get("rollout") or {} for item in self._all(OPTIMIZED_MODEL)]
+        return sum(1 for rollout in rollouts if rollout.get("weight"))
+
     def at_rest(self) -> None:
         """7: nothing lives on whose owner is gone; the status is about the spec that stands."""
-        kinds = (OPTIMIZED_MODEL, ENGINE_BUILD, JOB, DEPLOYMENT, SERVICE, POD)
-        alive = {item["metadata"]["uid"] for kind in kinds for item in self._all(kind)}
-        for kind in kinds[1:]:
+        alive = {item["metadata"]["uid"] for kind in (OPTIMIZED_MODEL, *OWNED) for item in self._all(kind)}
+        for kind in OWNED:
             for item in self._all(kind):
                 owners = [owner["uid"] for owner in item["metadata"].get("ownerReferences", [])]
                 assert alive.intersection(owners), f"7: {kind.kind} {item['metadata']['name']} was left behind"

@@ -35,10 +35,11 @@ from enginewright_cluster.port import (
 from enginewright_operator.core import build
 from enginewright_operator.shell import operator
 from tests.scenarios.evidence import evidence, failure, success
-from tests.scenarios.invariants import Invariants
+from tests.scenarios.invariants import OWNED, Invariants
 from tests.scenarios.kubelet import crashing_server, evicted, ready_server, unschedulable
 from tests.scenarios.models import accelerator_class
 from tests.scenarios.processes import Network, Process, Surroundings
+from tests.scenarios.test_canaries import answers
 from tests.scenarios.virtual_time import LoopClock, VirtualTimeLoop
 from tests.scenarios.world import World
 
@@ -46,6 +47,12 @@ LEAST_STEPS = 2000
 FUZZING = settings().max_examples > 1000  # `make fuzz`
 A: dict[str, Any] = {}
 B: dict[str, Any] = {"engine": {"limits": {"maxInputTokens": 128}}}
+CANARY: dict[str, Any] = {
+    "strategy": "Canary",
+    "canary": {"steps": [{"weight": 10, "seconds": 60}, {"weight": 50, "seconds": 300}]},
+    "guard": {"maxLatencyRatio": 1.2, "maxErrorRate": 0.01},
+    "maxSurge": 2,
+}
 SPECS: list[dict[str, Any]] = [
     A,
     B,
@@ -57,6 +64,8 @@ SPECS: list[dict[str, Any]] = [
     {"hardware": {"acceleratorClasses": ["other", "cpu"]}},
     {"rollout": {"maxSurge": 0}},
     {"rollout": {"maxSurge": 3}},
+    {"rollout": CANARY},
+    {**B, "rollout": CANARY},
 ]
 NAMES = ["one", "two"]
 OTHERS: dict[str, Any] = {"nodeSelector": {"pool": "other"}}
@@ -71,6 +80,8 @@ class Life(RuleBasedStateMachine):
     steps: ClassVar[int] = 0
     writes: ClassVar[int] = 0
     deaths: ClassVar[int] = 0
+    shares: ClassVar[int] = 0
+    """Steps after which a canary had a share, counted for each model."""
     faults: ClassVar[dict[str, int]] = {}
 
     @initialize(
@@ -187,6 +198,16 @@ class Life(RuleBasedStateMachine):
 
         self.world.kubelet.server = server
 
+    @rule(how=st.sampled_from(["as good", "slower", "failing", "silent"]))
+    def gateways_count(self, how: str) -> None:
+        """What they tell of a canary beside the stable version, from now on."""
+        self.world.gateways.answer = how != "silent"
+        self.world.gateways.stable = answers(1000)
+        self.world.gateways.canary = {
+            "as good": answers(1000), "slower": answers(1000, seconds=0.5), "failing": answers(1000, failures=100),
+            "silent": answers(0),
+        }[how]  # fmt: skip
+
     @rule(fault=st.sampled_from([None, *CALL_FAULTS]), every=st.sampled_from([1, 2, 3, 7]))
     def network_changes(self, fault: Fault | None, every: int) -> None:
         """Each call goes wrong, or some, or none: storms of conflicts, outages, replies that are lost."""
@@ -253,6 +274,7 @@ class Life(RuleBasedStateMachine):
     def conditions_never_contradict(self) -> None:
         """Reconciling and Stalled are never both True; Ready is True only when all else is."""
         Life.steps += 1
+        Life.shares += self.law.shares()
         self.law.conditions()
 
     def teardown(self) -> None:
@@ -263,7 +285,7 @@ class Life(RuleBasedStateMachine):
             for name in NAMES:
                 self.loop.run(self.cluster.delete(Ref(OPTIMIZED_MODEL, name, "default")))
             self.rest()
-            left = [self.loop.run(self.cluster.list(kind)) for kind in (ENGINE_BUILD, JOB, DEPLOYMENT, SERVICE, POD)]
+            left = [self.loop.run(self.cluster.list(kind)) for kind in OWNED]
             assert not any(left), f"7: {left}"
         finally:
             Life.writes += sum(self.law.seen.values())
@@ -289,7 +311,9 @@ def enough_was_tried() -> Iterator[None]:
     """It is only worth what it tries."""
     yield
     if Life.steps:
-        told = f"{Life.steps} steps, {Life.writes} writes, {Life.deaths} kills, faults {Life.faults}"
+        told = f"{Life.steps} steps, {Life.writes} writes, {Life.deaths} kills"
+        told += f", {Life.shares} with a canary, faults {Life.faults}"
         assert Life.steps >= LEAST_STEPS, told
+        assert Life.shares > 0, told
         assert set(Life.faults) == {fault.value for fault in (*CALL_FAULTS, *EVENT_FAULTS)}, told
         sys.__stdout__ and print(f"\nstate machine: {told}", file=sys.__stdout__)
