@@ -26,6 +26,9 @@ HIDDEN_STATES = "hidden_states"
 """Output of the first graph of an engine with an early exit, and an input of the other two."""
 TOKEN_SCORES, TOKEN_SPANS, TOKEN_LABELS = "token_scores", "token_spans", "token_labels"
 """Outputs of a model that labels tokens."""
+DIVIDED_BYTES = 2**29
+"""Encoders on OpenVINO with larger files run batches as they run single texts: the weights that dividing packs once
+more would cost more memory than the few per cent of time are worth, which large operators lose by waiting."""
 TOKENS_A_STEP = 512
 """Of a generating engine on OpenVINO: longer prompts are read over several steps, so that running answers go on."""
 

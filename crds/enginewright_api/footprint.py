@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from enginewright_api.engine_description import TOKENS_A_STEP
+from enginewright_api.engine_description import DIVIDED_BYTES, TOKENS_A_STEP
 from enginewright_api.errors import DeterministicError
 from enginewright_api.geometry import Geometry
 from enginewright_api.optimization import Format, Granularity, KvCacheFormat, PruningGranularity, Quantization
@@ -152,22 +152,28 @@ def _runtime(recipe: Recipe) -> int:
 
 def _weights(geometry: Geometry, recipe: Recipe) -> float:
     """The engine's file, which stays mapped, and what the runtime keeps beside it."""
-    matrix, table = _bytes_each(recipe)
-    stored = geometry.layer_weights * matrix + geometry.embedding_weights * table
+    stored = _stored(geometry, recipe)
     if recipe.backend is not Backend.OPENVINO:
         return stored
+    matrix, table = _bytes_each(recipe)
     # Matrices are packed once more for the kernels, in the precision they are multiplied in; tables are looked up in
     # float32, whatever they are stored in.
     packed = matrix if _multiplied_as_stored(recipe.quantization) else _FLOAT_BYTES
     expanded = 0.0 if table == _FLOAT_BYTES else _FLOAT_BYTES
-    copies = 2 if _divided(recipe) else 1
+    copies = 2 if _divided(geometry, recipe) else 1
     return stored + copies * (geometry.layer_weights * packed + geometry.embedding_weights * expanded)
 
 
-def _divided(recipe: Recipe) -> bool:
+def _stored(geometry: Geometry, recipe: Recipe) -> float:
+    """The engine's file."""
+    matrix, table = _bytes_each(recipe)
+    return geometry.layer_weights * matrix + geometry.embedding_weights * table
+
+
+def _divided(geometry: Geometry, recipe: Recipe) -> bool:
     """Whether batches are compiled for as well as single texts: a part of the texts for each core."""
     encodes = recipe.backend is Backend.OPENVINO and recipe.task is not Task.TEXT_GENERATION
-    return encodes and recipe.limits.max_batch_size > 1
+    return encodes and recipe.limits.max_batch_size > 1 and _stored(geometry, recipe) <= DIVIDED_BYTES
 
 
 def _bytes_each(recipe: Recipe) -> tuple[float, float]:
@@ -221,5 +227,5 @@ def _activations(geometry: Geometry, recipe: Recipe, step_tokens: int) -> float:
     if recipe.task is Task.TEXT_GENERATION and recipe.backend is Backend.OPENVINO:
         logits = requests * geometry.vocabulary * _LOGIT_COPIES
         return _FLOAT_BYTES * (min(tokens, step_tokens) * wide + logits)
-    spread = _PARTS if _divided(recipe) else _ARENA.get(recipe.backend, 1.0)
+    spread = _PARTS if _divided(geometry, recipe) else _ARENA.get(recipe.backend, 1.0)
     return _FLOAT_BYTES * tokens * wide * spread

@@ -258,6 +258,16 @@ def test_batches_are_divided_among_the_cores_and_get_the_same_answers(graphs: di
         assert [stream.get_output_tensor(0).shape[0] for stream in two._streams] == (divided or [1, 1])
 
 
+def test_weights_of_large_models_are_not_packed_once_more(
+    graphs: dict[Backend, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enginewright_serving.triton.openvino_runner.DIVIDED_BYTES", 2**20)
+    runner = OpenVinoRunner(graphs[OPENVINO] / "openvino.xml", description(OPENVINO), 2)
+    assert runner._streams == []
+    batch = {"input_ids": np.full((4, 64), 2000, np.int64), "attention_mask": np.ones((4, 64), np.int64)}
+    assert runner.run(batch).shape[0] == 4
+
+
 def test_a_batch_that_fails_leaves_the_streams_usable(graphs: dict[Backend, Path]) -> None:
     runner = OpenVinoRunner(graphs[OPENVINO] / "openvino.xml", description(OPENVINO), 2)
     good = {"input_ids": np.full((4, 64), 2000, np.int64), "attention_mask": np.ones((4, 64), np.int64)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from enginewright_api.engine_description import EngineDescription
+from enginewright_api.engine_description import DIVIDED_BYTES, EngineDescription
 from enginewright_serving.triton.feeds import feed
 from enginewright_serving.triton.runner import Tensors, Vectors
 
@@ -30,7 +30,7 @@ class OpenVinoRunner:
 
     The graph is compiled for each way of using the cores. One text at a time: all cores in each operator. A batch: a
     part of the texts for each core, which then wait for each other once and not after every operator. Kernels and
-    answers are the same; weights are packed once more.
+    answers are the same; weights are packed once more, which large models are spared.
 
     With a fast path the graph is compiled again, for one text of exactly that many tokens: the plugin then plans
     memory and picks kernels once, where dynamic shapes make it do so for every node of every request. Shorter texts
@@ -54,7 +54,8 @@ class OpenVinoRunner:
             self._short_request = core.compile_model(short, "CPU", together).create_infer_request()
         self._request = core.compile_model(model, "CPU", together).create_infer_request()
         self._streams: list[openvino.InferRequest] = []
-        if threads > 1 and engine.limits.max_batch_size > 1:
+        small = entry.with_suffix(".bin").stat().st_size <= DIVIDED_BYTES
+        if threads > 1 and engine.limits.max_batch_size > 1 and small:
             apart = {**settings, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": threads}
             compiled = core.compile_model(model, "CPU", apart)
             self._streams = [compiled.create_infer_request() for _ in range(threads)]

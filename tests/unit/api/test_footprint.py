@@ -91,6 +91,9 @@ def test_an_encoder_packs_its_matrices_for_single_texts_and_for_batches() -> Non
     one, many = (footprint(geometry, recipe(limits={"maxBatchSize": size})).weights_bytes for size in (1, 32))
     assert many - one == 4 * geometry.layer_weights
     assert one == 2 * 4 * geometry.layer_weights + 4 * geometry.embedding_weights
+    large = Geometry.of(MINILM | {"hidden_size": 1024, "num_hidden_layers": 24, "intermediate_size": 4096})
+    one, many = (footprint(large, recipe(limits={"maxBatchSize": size})).weights_bytes for size in (1, 32))
+    assert one == many, "a gigabyte is not packed twice"
 
 
 def test_weights_shrink_with_the_format() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[3]
-OF_THE_MACHINE = {"BASE_IMAGE", "UV_CACHE"}
-"""Arguments of images/build.sh that say where this machine keeps things, not what is in an image."""
+NOT_CONTENT = {"BASE_IMAGE", "UV_CACHE", "VERSION"}
+"""Arguments of images/build.sh that say where this machine keeps things, or what a label says."""
 
 
 def test_the_documented_builds_take_the_arguments_of_build_sh() -> None:
@@ -45,7 +45,7 @@ def _walkthrough_builds() -> list[str]:
 def _arguments_of_build_sh() -> dict[str, str]:
     """What the script passes where nobody says otherwise, less what the Dockerfile takes anyhow."""
     script = (ROOT / "images/build.sh").read_text()
-    passed = set(re.findall(r"--build-arg \"?(\w+)=", script)) - OF_THE_MACHINE
+    passed = set(re.findall(r"--build-arg \"?(\w+)=", script)) - NOT_CONTENT
     defaults = dict(re.findall(r"--build-arg \"(\w+)=\$\{\1-([^}]*)\}\"", script))
     assert passed == defaults.keys(), "an argument of another form: read it here too"
     taken = dict(re.findall(r"^ARG (\w+)=\"?([^\s\"]*)", (ROOT / "images/Dockerfile").read_text(), re.MULTILINE))
