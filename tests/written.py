@@ -15,6 +15,18 @@ from enginewright_api.logs import JsonFormatter
 Line = dict[str, Any]
 
 
+@pytest.fixture(autouse=True)
+def logging_is_left_alone() -> Iterator[None]:
+    """A program that ran in the process of the tests would go on logging, to an output that is closed by then."""
+    root = logging.getLogger()
+    level, before = root.level, set(root.handlers)
+    yield
+    for handler in set(root.handlers) - before:
+        if isinstance(handler.formatter, JsonFormatter):
+            root.removeHandler(handler)
+            root.setLevel(level)
+
+
 class Written:
     """Lines as they come out of a process."""
 
