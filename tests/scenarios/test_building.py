@@ -92,6 +92,21 @@ async def test_a_verdict_outlives_the_pod_that_told_it(world: World) -> None:
     assert (await world.model())["status"]["lastFailure"]["reason"] == "UnsupportedOperator"
 
 
+async def test_one_builder_of_a_build_at_a_time_whatever_is_deleted(world: World) -> None:
+    """One of two evidence requests is given up, the other at work; the Job that told of the first failure goes."""
+    world.kubelet.builder = lambda attempt: failure(attempt.key, FailureClass.DETERMINISTIC, "UnsupportedOperator")
+    await world.apply("one")
+    await world.settle()
+    (given_up,) = await world.names(JOB)
+    world.kubelet.builder = lambda attempt: None
+    await world.apply("two", quality={"samples": 64})
+    await world.settle()
+    (at_work,) = set(await world.names(JOB)) - {given_up}
+    await world.cluster.delete(Ref(JOB, given_up, world.namespace))
+    await world.settle()
+    assert await world.names(JOB) == [at_work]
+
+
 async def test_what_fails_every_rung_in_the_same_words_is_said_once(world: World) -> None:
     world.kubelet.builder = lambda attempt: failure(
         attempt.key, FailureClass.DETERMINISTIC, "SourceNotFound", "source.package.name: not installed"
