@@ -54,10 +54,12 @@ class Recovery:
                 pooling=self.pooling,
             )
 
-        tables = {id(weight) for weight in model.get_input_embeddings().parameters()}
-        learning = [weight for weight in model.parameters() if id(weight) not in tables]
         rate = rate_for(model.config.hidden_size, rate=_LEARNING_RATE)
-        return train(learning, step, self.batches, steps=steps, learning_rate=rate, tell=tell)
+        tables = model.get_input_embeddings().requires_grad_(False)
+        try:
+            return train(model.parameters(), step, self.batches, steps=steps, learning_rate=rate, tell=tell)
+        finally:
+            tables.requires_grad_(True)
 
 
 @contextmanager
