@@ -2,12 +2,14 @@
 
     python -m benchmarks.history [--rollouts 6] [--clients 4] [--seed 1] [--home FOLDER] [--json FILE]
 
-In the manner of Jepsen: a control plane of its own on this machine (`enginewright up`), two engines of one model that
-both passed the gate (INT8, and the plain one), clients over OpenAI's protocol, and so many changes from one engine to
-the other, each by a canary. A change is completed, taken back by the user half-way, or broken by the death of the
-canary's server; meanwhile a part of the product is killed or the replicas change. `benchmarks.history_checker` judges
-the whole: each answer must be what an engine gives that was allowed to answer at the time, and no request may fail
-but while the gateway itself is dead (docs/operations.md, "What clients see").
+In the manner of Jepsen: local mode, with a control plane of its own on this machine (`enginewright up`), two engines of
+one model that both passed the gate (INT8, and the plain one), clients over OpenAI's protocol, and so many changes from
+one engine to the other, each by a canary. A change is completed, taken back by the user half-way, or broken by the
+death of the canary's server; meanwhile a part of the product is killed or the replicas change.
+`benchmarks.history_checker` judges the whole: each answer must be what an engine gives that was allowed to answer at
+the time, and no request may fail but while the gateway itself is dead (docs/operations.md, "What clients see").
+
+Builders are not among its victims: both engines are built before the first question. `tests/local` kills one.
 
 With `--home` the two engines are kept for the next run.
 """
@@ -53,6 +55,7 @@ VICTIMS: dict[str, tuple[str, ...]] = {
     "operator": ("system operator",),
     "autoscaler": ("system autoscaler",),
     "server": ("bin/tritonserver",),
+    "server's supervisor": ("enginewright-serving", "serve"),
     "engine process": ("triton_python_backend_stub",),
     "gateway": ("system gateway",),
     "replicas": (),
