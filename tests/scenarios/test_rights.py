@@ -158,10 +158,9 @@ def installed(kube_crds: object, watches_one: bool) -> Iterator[Installed]:
             "--show-only=templates/rbac.yaml", values,
         ).stdout  # fmt: skip
         objects = [item for item in yaml.safe_load_all(rendered) if item]
-        for where in (namespace, models):
-            kube_crds.apply(
-                *(item for item in objects if item["metadata"].get("namespace", namespace) == where), namespace=where
-            )
+        for where in {item["metadata"].get("namespace", namespace) for item in objects}:
+            there = (item for item in objects if item["metadata"].get("namespace", namespace) == where)
+            kube_crds.apply(*there, namespace=where)
         yield here
         selector = f"--selector=app.kubernetes.io/instance={here.release}"
         kube_crds.kubectl("delete", "clusterroles,clusterrolebindings", selector, check=False)
