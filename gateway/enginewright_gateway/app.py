@@ -46,6 +46,9 @@ from .watch import follow
 
 logger = logging.getLogger("enginewright.gateway")
 
+_SYNC_SECONDS = 2.0
+"""So long the first callers of a gateway that just started wait in the queue of the port until models are known."""
+
 
 def create_gateway(settings: GatewaySettings, table: RouteTable | None = None) -> Gateway:
     """The gateway's parts around a route table. Call it inside the event loop that will serve."""
@@ -154,6 +157,7 @@ async def serve(
         rpc = grpc_server(gateway)
         following = loop.create_task(follow(cluster, gateway.table, settings.namespace), name="follow-cluster")
         try:
+            await _first_picture(gateway, following, stop)
             grpc_port = await _open_grpc(rpc, settings)
             server = _uvicorn(gateway)
             web = loop.create_task(server.serve([sock]), name="http")
@@ -172,6 +176,14 @@ async def serve(
             await asyncio.wait({following})
             await rpc.stop(None)
             await gateway.upstream.close()
+
+
+async def _first_picture(gateway: Gateway, following: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Return once models are known, or after a while: a cluster that cannot be asked must not hide /healthz."""
+    known, stopping = asyncio.ensure_future(gateway.table.known.wait()), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({known, stopping, following}, timeout=_SYNC_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    known.cancel()
+    stopping.cancel()
 
 
 def _http_socket(settings: GatewaySettings) -> socket.socket:

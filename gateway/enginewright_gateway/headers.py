@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from enginewright_api.recipe import Task
 
-from .errors import RefusedError
+from .errors import NotNowError, RefusedError
 from .exchange import Exchange
 from .keys import Caller
 from .routes import ServedModel, resolve
@@ -29,8 +29,17 @@ def identify(gateway: Gateway, headers: Mapping[str, str], exchange: Exchange) -
 def find_model(
     gateway: Gateway, headers: Mapping[str, str], caller: Caller, wanted: str, exchange: Exchange
 ) -> ServedModel:
-    """The model meant, noted for log and metrics. Raises RefusedError 400, 404."""
-    model = resolve(caller.visible(gateway.table.models()), wanted, headers.get(NAMESPACE) or None)
+    """The model meant, noted for log and metrics.
+
+    Raises RefusedError 400, 404; NotNowError 503 where it is not known yet which models there are.
+    """
+    try:
+        model = resolve(caller.visible(gateway.table.models()), wanted, headers.get(NAMESPACE) or None)
+    except RefusedError as error:
+        if error.status == 404 and not gateway.table.synced:
+            message = "the gateway has just started and does not know the models yet; ask again"
+            raise NotNowError(503, "Starting", message, retry_after_seconds=1) from error
+        raise
     exchange.model = model.id
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -93,8 +94,13 @@ class RouteTable:
         self._canaries: dict[str, str] = {}
         """Model by the Service of its canary."""
         self._listeners: list[Callable[[str, ServedModel | None], None]] = []
-        self.synced = False
+        self.known = asyncio.Event()
+        """Set when the first complete picture has been seen."""
+
+    @property
+    def synced(self) -> bool:
         """Whether the first complete picture has been seen."""
+        return self.known.is_set()
 
     def models(self) -> Sequence[ServedModel]:
         """All models, by id."""

@@ -156,7 +156,7 @@ async def _wait_synced(cluster: Cluster, namespace: str | None, feed: _Feed, tab
                 if listed <= seen:
                     break
             await asyncio.sleep(_SYNC_POLL_SECONDS)
-    table.synced = True
+    table.known.set()
 
 
 async def follow(cluster: Cluster, table: RouteTable, namespace: str | None = None) -> None:
