@@ -49,15 +49,15 @@ async def test_what_cannot_fit_is_refused_and_no_second_builder_asks(world: Worl
     await world.settle()
     status, reason, message = await world.condition("Accepted")
     assert (status, reason) == ("False", "WillNotFit")
-    assert "serving needs about 25.0 GiB" in message
+    assert "serving needs about 32.6 GiB" in message
     assert "class cpu has 16 GiB; lower engine.limits" in message
     assert (await world.condition("Stalled"))[:2] == ("True", "WillNotFit")
     assert (await world.condition("Reconciling"))[0] == "False"
     assert len(world.kubelet.attempts) == 1, "nobody knew before"
 
-    await world.apply(**limits(32, 8192))
+    await world.apply(**limits(24, 8192))
     await world.settle()
-    assert (await world.condition("Accepted"))[:2] == ("True", "Valid"), "12.9 GiB"
+    assert (await world.condition("Accepted"))[:2] == ("True", "Valid"), "13.1 GiB"
     assert (await world.condition("Ready"))[0] == "True"
     assert len(world.kubelet.attempts) == 2
     served = await world.names(DEPLOYMENT)
@@ -81,7 +81,7 @@ async def test_a_class_with_more_memory_lets_it_in(fake_world: World) -> None:
     await fake_world.apply(**limits(64, 8192))
     await fake_world.settle()
     assert (await fake_world.condition("Accepted"))[1] == "WillNotFit"
-    await fake_world.cluster.apply(accelerator_class(memoryGiB=32))
+    await fake_world.cluster.apply(accelerator_class(memoryGiB=40))
     await fake_world.settle()
     assert (await fake_world.condition("Ready"))[0] == "True"
 
