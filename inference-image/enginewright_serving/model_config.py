@@ -164,6 +164,10 @@ def _max_batch_size(engine: EngineDescription, batching: Batching) -> int:
 
 
 def _dynamic_batching(batching: Batching, batch: int) -> str:
+    """No queue policy: with a bound or a timeout of its own, Triton's batcher looks for an idle instance before it
+    prepares the next batch, is not told when there is one, and lets what arrived meanwhile wait for up to half a second
+    (`python -m benchmarks.queue_policy`). The gateway keeps both bounds, and sends few enough to fit them.
+    """
     if batching.mode is BatchingMode.CONTINUOUS:
         raise DeterministicError(
             "FeatureNotAvailable", "batching.mode: Continuous is for text generation; use Auto or Dynamic for encoders"
@@ -179,12 +183,6 @@ def _dynamic_batching(batching: Batching, batch: int) -> str:
     lines = [
         *([f"  preferred_batch_size: [ {preferred} ]"] if preferred else []),
         f"  max_queue_delay_microseconds: {batching.max_queue_delay_microseconds}",
-        "  default_queue_policy {",
-        "    timeout_action: REJECT",
-        f"    default_timeout_microseconds: {batching.queue_timeout_milliseconds * 1000}",
-        # A queue shorter than the batch would cap the batch.
-        f"    max_queue_size: {max(batching.max_queue_size, batch)}",
-        "  }",
     ]
     return "dynamic_batching {\n" + "\n".join(lines) + "\n}\n"
 

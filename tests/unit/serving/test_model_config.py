@@ -54,7 +54,6 @@ def engine(**changes: Any) -> EngineDescription:
             {},
         ),
         ("reranking", {"task": "Reranking", "output": "scores", "outputDimension": 1}, {}),
-        ("a queue shorter than the batch", {}, {"maxQueueSize": 8}),
         ("text generation", GENERATES, {"mode": "Continuous", "maxBatchSize": 8, "maxQueueSize": 16}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
