@@ -24,10 +24,10 @@ async def test_a_model_whose_nodes_are_gone_moves_to_the_next_class(
     world.kubelet.server = lambda pod: {}  # the nodes speak for themselves
     try:
         with contextlib.ExitStack() as others, contextlib.ExitStack() as pool:
-            for name, capability in zip(names, ("10.0", "9.0", "8.9"), strict=True):
-                await cluster.apply(kwok_class(name, computeCapability=capability))
             (lost,) = pool.enter_context(kube_crds.fake_gpu_nodes(1, labels={"pool": fast}))
             (left,) = others.enter_context(kube_crds.fake_gpu_nodes(1, labels={"pool": slow}))
+            for name, capability in zip(names, ("10.0", "9.0", "8.9"), strict=True):
+                await cluster.apply(kwok_class(name, computeCapability=capability))
             await world.apply(
                 task="TextGeneration",
                 optimization={"quantization": {"format": "FP16"}},
