@@ -19,7 +19,8 @@ LOAD_SECONDS = 60.0
 FULL_SECONDS = 5.0
 QUIET_SECONDS = 120.0
 _LOOK_SECONDS = 0.2
-_TEXT = " ".join(["A sentence that keeps a small encoder busy for a moment, so that requests queue up."] * 4)
+_TEXTS = [" ".join(["A sentence that keeps a small encoder busy for a moment, so that requests queue up."] * 4)] * 4
+"""Of each request: fewer, and the clients would keep these cores busier than the servers."""
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class _Path:
 async def _client(client: httpx.AsyncClient, url: str, model: str, tally: Tally, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
-            response = await client.post(f"{url}/v1/embeddings", json={"model": model, "input": _TEXT})
+            response = await client.post(f"{url}/v1/embeddings", json={"model": model, "input": _TEXTS})
         except httpx.HTTPError as error:
             tally.failures.append(f"{type(error).__name__}: {error}")
             continue
