@@ -90,13 +90,13 @@ def test_a_slow_canary_goes_back_by_itself(platform: Platform, model: Object, ca
     manual = {"mode": "Manual", "minReplicas": None, "maxReplicas": None, "objectives": None}
     _patch(platform, scaling=manual)
     platform.cluster.kubectl("scale", f"optimizedmodel/{NAME}", "--replicas=1", f"--namespace={platform.models}")
-    canary = {"strategy": "Canary", "maxSurge": 1, "guard": {"maxLatencyRatio": 1.5, "maxErrorRate": 0.01}}
+    canary = {"strategy": "Canary", "maxSurge": 1, "guard": {"maxLatencyRatio": 1.2, "maxErrorRate": 0.01}}
     _patch(platform, optimization=FLOAT32, rollout={**canary, "canary": {"steps": [{"weight": 50, "seconds": 10}]}})
     with platform.steps.timed("another engine built, its canary has a share"):
         eventually(lambda: _weight(platform) == 50, 500, "the canary gets half of the requests")
     with callers.calling(clients=2), platform.steps.timed("slow canary → rolled back"):
         eventually(lambda: _rolled_out(platform)["reason"] == "RolledBack", 120, "RolledOut is RolledBack")
-    assert "maxLatencyRatio 1.5 is exceeded" in _rolled_out(platform)["message"]
+    assert "maxLatencyRatio 1.2 is exceeded" in _rolled_out(platform)["message"]
     assert _model(platform)["status"]["active"]["artifactDigest"] == model["status"]["active"]["artifactDigest"]
     assert set(callers.answers) == {"answered"}, callers.answers
 
