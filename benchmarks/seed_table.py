@@ -4,7 +4,8 @@
 
 Speed: a BERT-base-shaped classifier with random weights, batch 32 × 128 tokens, eager PyTorch in float32 = 1 ×; both
 behind the real server, asked in turn. Random weights compute as long as trained ones, so steps that only learn or look
-(distillation, recovery, calibration, importance) are cut short here. Speed is measured anew in each run.
+(distillation, recovery, calibration, importance) are cut short here. Speed is measured anew in each run,
+except where one build gives both (`--full`, the student of BERT-tiny's shape).
 Accuracy: the same recipe, with its training, on MiniLM with a classification head trained on texts that people rated
 (builtin set `reviews-en`): accuracy, drop with its upper bound at 95 % confidence, the gate's verdict at a budget of
 1 %. Students and pruned models learn from the model's own answers to those texts, and to others of their kind that

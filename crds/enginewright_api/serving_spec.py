@@ -119,10 +119,13 @@ class Batching(ApiModel):
     )
     max_queue_delay_microseconds: int = Field(default=0, ge=0, le=10_000_000, description="Longest wait for company.")
     max_queue_size: int = Field(
-        default=256, ge=1, le=1_000_000, description="Requests waiting at one replica; more are refused with 429."
+        default=256,
+        ge=1,
+        le=1_000_000,
+        description="Requests waiting at the gateway for each replica; more are refused with 429.",
     )
     queue_timeout_milliseconds: int = Field(
-        default=10_000, ge=1, le=3_600_000, description="Longest wait in the queue."
+        default=10_000, ge=1, le=3_600_000, description="Longest wait at the gateway."
     )
     stream_interval: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None,
