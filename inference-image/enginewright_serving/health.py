@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from enginewright_serving.vitality import Vitality
+from enginewright_serving.vitality import READY_FOR_SECONDS, Vitality
 
 
 @dataclass(slots=True)
@@ -18,14 +18,19 @@ class Health:
     vitality: Vitality = field(default_factory=Vitality)
     draining: bool = False
     server_exit_code: int | None = None
+    ready_for_seconds: float = READY_FOR_SECONDS
+    """How long one answer counts."""
 
     def ready(self) -> bool:
         """Whether traffic should come here."""
-        return not self.draining and self.server_exit_code is None and self.vitality.ready(time.monotonic())
+        return not self.draining and self.server_exit_code is None and self._answers()
 
     def alive(self) -> bool:
         """Whether waiting can help; if not, the container should be restarted."""
         return self.server_exit_code is None and not self.vitality.dead
+
+    def _answers(self) -> bool:
+        return self.vitality.ready(time.monotonic(), within=self.ready_for_seconds)
 
     def reason(self) -> str:
         """One sentence."""

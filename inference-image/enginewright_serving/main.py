@@ -10,7 +10,7 @@ import typer
 
 from enginewright_serving.ranks import group_of, hold_ranks
 from enginewright_serving.repository import read_batching, stage
-from enginewright_serving.serving import Serve, serve
+from enginewright_serving.serving import LOOK_EVERY_SECONDS, Serve, serve
 from enginewright_serving.termination import reported
 from enginewright_serving.threads import engine_threads
 from enginewright_serving.tritonserver import Listen
@@ -90,6 +90,9 @@ def serve_command(
         float, typer.Option(min=0.0, help="Longest wait for requests in flight on SIGTERM.")
     ] = 10.0,
     start_seconds: Annotated[float, typer.Option(min=1.0, help="Longest wait for the first answer.")] = 600.0,
+    look_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Pause between the short inferences that tell whether the model answers.")
+    ] = LOOK_EVERY_SECONDS,
     hosts: Annotated[str, typer.Option(help="Hosts of a group, this one first, a,b,c: ranks run on all of them.")] = "",
     ranks_per_host: Annotated[int, typer.Option(min=1, help="With --hosts: ranks, and so GPUs, of each.")] = 1,
     rank_port: RankPort = 2222,
@@ -106,6 +109,7 @@ def serve_command(
                 threads=threads or engine_threads(os.environ),
                 drain_seconds=drain_seconds,
                 start_seconds=start_seconds,
+                look_seconds=look_seconds,
                 group=group_of(hosts, ranks_per_host, rank_port, rank_key),
             )
         )

@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from enginewright_serving.health import Health
     from enginewright_serving.probe import Probe
 
-_LOOK_EVERY_SECONDS = 1.0
+LOOK_EVERY_SECONDS = 1.0
+"""Of a server that has answered: how soon a failure is noticed."""
 _LOOK_EVERY_SECONDS_AT_START = 0.05
 _SETTLE_SECONDS = 1.0
 """After readiness is withdrawn, requests keep being taken this long: clients learn of it with a delay."""
@@ -45,6 +47,8 @@ class Serve:
     threads: int
     drain_seconds: float
     start_seconds: float
+    look_seconds: float = LOOK_EVERY_SECONDS
+    """Pause between two looks at a server that has answered."""
     group: Group | None = None
     """Other hosts that run ranks of the engine; None when this one has them all."""
 
@@ -84,11 +88,13 @@ async def _watch(run: Serve, server: ServerProcess, working: Path) -> None:
     # Imported while the server loads the engine: start-up time is what a cold start costs.
     from enginewright_serving.health import Health, listen
     from enginewright_serving.probe import Probe
+    from enginewright_serving.vitality import READY_FOR_SECONDS
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    health = Health()
+    # One look may come late or fail: an answer counts until a second one after it is due.
+    health = Health(ready_for_seconds=READY_FOR_SECONDS + 2 * (run.look_seconds - LOOK_EVERY_SECONDS))
     door = await listen(health, run.listen.address, run.health_port)
     host = "127.0.0.1" if run.listen.address in ("0.0.0.0", "::") else run.listen.address  # noqa: S104 - comparison
     try:
@@ -127,8 +133,8 @@ async def _until_stopped(
                 "StartTimeout",
                 f"{run.model}: no answer within {run.start_seconds:g} s ({health.reason()}); restart the container",
             )
-        pause = _LOOK_EVERY_SECONDS if health.vitality.started else _LOOK_EVERY_SECONDS_AT_START
-        await _pause(stop, pause)
+        pause = run.look_seconds if health.vitality.started else _LOOK_EVERY_SECONDS_AT_START
+        await _pause(stop, server, pause)
 
 
 async def _drain(run: Serve, server: ServerProcess, health: Health, metrics_url: str, working: Path) -> None:
@@ -149,11 +155,13 @@ async def _drain(run: Serve, server: ServerProcess, health: Health, metrics_url:
     await asyncio.to_thread(server.stop, _EXIT_SECONDS + 3)
 
 
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
+async def _pause(stop: asyncio.Event, server: ServerProcess, seconds: float) -> None:
+    """Until then, or `stop`, or a second after the server's end at most."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and server.exit_code is None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), min(left, LOOK_EVERY_SECONDS))
+            return
 
 
 def _died(run: Serve, server: ServerProcess, *, started: bool) -> DeterministicError | TransientError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 READY_FOR_SECONDS = 3.0
-"""How long one answer keeps the server ready."""
+"""How long one answer keeps the server ready, where it is looked at each second."""
 
 DEAD_AFTER_FAILURES = 5
 """Observations in a row without an answer, after the first answer, that mean it will not come back."""
@@ -67,6 +67,6 @@ class Vitality:
         """Whether it answered once and has stopped doing so for good."""
         return self.failures >= DEAD_AFTER_FAILURES
 
-    def ready(self, now: float) -> bool:
+    def ready(self, now: float, *, within: float = READY_FOR_SECONDS) -> bool:
         """Whether it answered recently and has not failed since."""
-        return self.last_answer_at is not None and self.failures < 2 and now - self.last_answer_at <= READY_FOR_SECONDS
+        return self.last_answer_at is not None and self.failures < 2 and now - self.last_answer_at <= within

@@ -132,6 +132,22 @@ def test_a_dead_server_is_noticed_at_once(openvino_engine: Path, tmp_path: Path)
         assert server.events("failed")[0]["reason"] == "ServerDied"
 
 
+def test_a_server_can_be_looked_at_seldom(openvino_engine: Path, tmp_path: Path) -> None:
+    """Then it computes nothing for its own sake, stays ready, and its end is noticed all the same."""
+    with serving(staged(openvino_engine, tmp_path), "minilm", tmp_path, "--look-seconds", "60") as server:
+        first = successes(server)
+        time.sleep(4.0)
+        assert server.health("/readyz") == 200
+        assert successes(server) == first
+        os.kill(server.events("server-started")[0]["pid"], signal.SIGKILL)
+        assert server.process.wait(timeout=10) == 22
+
+
+def successes(server: Server) -> int:
+    (model,) = httpx.get(server.url("/v2/models/minilm/stats"), timeout=5).json()["model_stats"]
+    return int(model["inference_stats"]["success"]["count"])
+
+
 def test_nothing_outlives_a_killed_wrapper(openvino_engine: Path, tmp_path: Path) -> None:
     with serving(staged(openvino_engine, tmp_path), "minilm", tmp_path) as server:
         started = server.events("server-started")[0]["pid"]

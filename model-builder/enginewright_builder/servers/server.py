@@ -20,6 +20,8 @@ from enginewright_builder.processes import Children
 from enginewright_builder.resources import resident_bytes
 
 _READY_SECONDS = 300.0
+_LOOK_SECONDS = 30
+"""The answers themselves tell that a server lives. Looking at the idle one costs the one that is timed."""
 _POLL_SECONDS = 0.05
 _LOG_TAIL_BYTES = 4000
 _MAX_STARTS = 3
@@ -137,7 +139,7 @@ class Server:
                     "serve", "--repository", str(self._folder / "repository"), "--model", self.name,
                     "--http-port", str(ports.http), "--grpc-port", str(ports.grpc),
                     "--metrics-port", str(ports.metrics), "--health-port", str(ports.health),
-                    "--threads", threads, "--drain-seconds", "0",
+                    "--threads", threads, "--drain-seconds", "0", "--look-seconds", str(_LOOK_SECONDS),
                 ),
                 environment={"OMP_NUM_THREADS": threads, "ENGINE_THREADS": threads},
                 stdout=stream,
