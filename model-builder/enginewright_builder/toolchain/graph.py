@@ -16,10 +16,11 @@ EXAMPLE_SHAPE = (2, 16)
 """Batch and tokens of the inputs a trace is made with; both stay dynamic."""
 
 
-def load_encoder(checkpoint: Path, description: EngineDescription) -> torch.nn.Module:
+def load_encoder(checkpoint: Path, description: EngineDescription, *, spare_unread: bool = False) -> torch.nn.Module:
     """The checkpoint in float32, in evaluation mode, taking the description's inputs in order.
 
-    Modules that were trained quantised compute so: exporters find their quantisation in the graph.
+    Modules that were trained quantised compute so: exporters find their quantisation in the graph. With `spare_unread`
+    the last layer does not compute what the answer is not read from (`first_token`).
 
     Raises DeterministicError UnsupportedArchitecture when transformers does not know it, InvalidCheckpoint when
     tensors are missing or of another shape.
@@ -35,6 +36,10 @@ def load_encoder(checkpoint: Path, description: EngineDescription) -> torch.nn.M
         from enginewright_builder.toolchain.exit_parts import part_of
 
         return part_of(model, checkpoint, description.early_exit)
+    if spare_unread:
+        from enginewright_builder.toolchain.first_token import first_token_only
+
+        first_token_only(model, description)
     return _wrap(model, description)
 
 
