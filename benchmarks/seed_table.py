@@ -79,7 +79,7 @@ class Candidate:
         if self.thinner is not None:
             found["pruning"] = {
                 "granularity": "HeadsAndNeurons",
-                "criterion": "Gradient" if learns else "Magnitude",
+                "criterion": "Reconstruction" if learns else "Magnitude",
                 "sparsity": self.thinner,
                 "recoverySteps": self.steps if learns else 0,
             }
@@ -102,7 +102,8 @@ def _texts() -> dict[str, Any]:
 
 CANDIDATES = (
     Candidate("INT8"),
-    Candidate("INT8, a quarter of heads and neurons pruned", thinner=0.25, steps=1200),
+    Candidate("INT8, a quarter of heads and neurons pruned", thinner=0.25, steps=800),
+    Candidate("INT8, two fifths of heads and neurons pruned", thinner=0.4, steps=1600),
     Candidate("INT8, student of half of the layers", kept_layers=0.5),
     Candidate("INT8, half of the layers, half pruned, low rank", kept_layers=0.5, thinner=0.5, energy=0.9),
 )

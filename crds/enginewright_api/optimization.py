@@ -85,6 +85,7 @@ class PruningCriterion(StrEnum):
     MAGNITUDE = "Magnitude"
     GRADIENT = "Gradient"
     LOTTERY_TICKET = "LotteryTicket"
+    RECONSTRUCTION = "Reconstruction"
 
 
 class ScheduleType(StrEnum):
@@ -216,6 +217,10 @@ class Pruning(ApiModel):
             (
                 "self.criterion != 'LotteryTicket' || self.granularity == 'Weights'",
                 "criterion: LotteryTicket goes with granularity Weights",
+            ),
+            (
+                "self.criterion != 'Reconstruction' || self.granularity in ['Neurons', 'Heads', 'HeadsAndNeurons']",
+                "criterion: Reconstruction is for Neurons, Heads and HeadsAndNeurons",
             ),
         )
     )

@@ -151,6 +151,34 @@ def test_importance_on_rows_finds_better_layers_than_norms(tmp_path: Path, whole
     assert closeness(tmp_path / "Gradient", whole) > closeness(tmp_path / "Magnitude", whole)
 
 
+def test_reconstruction_keeps_answers_nearer_than_gradients_do(tmp_path: Path, whole: torch.Tensor) -> None:
+    rows = calibration_rows()[:256]
+    for criterion in ("Gradient", "Reconstruction"):
+        settings = pruning("HeadsAndNeurons", sparsity=0.5, criterion=criterion)
+        found = prune(MODEL, Task.EMBEDDING, settings, rows, tmp_path / criterion, quiet)
+        assert sum(len(names) for names in found["heads"].values()) == 36  # type: ignore[attr-defined]
+        assert (found["neurons"], found["neuronsBefore"]) == (768, 1536)
+    near = {criterion: closeness(tmp_path / criterion, whole) for criterion in ("Gradient", "Reconstruction")}
+    assert near["Reconstruction"] > near["Gradient"] + 0.05, near
+
+
+def test_reconstruction_takes_decoders_in_steps(tmp_path: Path) -> None:
+    source = save_tiny("llama", tmp_path / "source")
+    settings = pruning(
+        "HeadsAndNeurons",
+        sparsity=0.5,
+        criterion="Reconstruction",
+        schedule={"type": "Cubic", "steps": 3},
+        recoverySteps=6,
+    )
+    found = prune(source, Task.TEXT_GENERATION, settings, WORDS, tmp_path / "out", quiet)
+    assert [part["steps"] for part in learnt(found)] == [2, 2, 2]
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "out"))
+    assert after["num_key_value_heads"] * 2 == before["num_key_value_heads"]
+    assert after["intermediate_size"] < before["intermediate_size"]
+    assert outputs(load_model(tmp_path / "out", Task.TEXT_GENERATION), ids()).isfinite().all()
+
+
 def test_recovery_brings_answers_back(tmp_path: Path, whole: torch.Tensor) -> None:
     rows = calibration_rows()[:96]
     prune(MODEL, Task.EMBEDDING, pruning("Neurons", sparsity=0.5), rows, tmp_path / "raw", quiet)
@@ -203,6 +231,7 @@ def test_a_lottery_ticket_rewinds_to_the_first_weights(tmp_path: Path) -> None:
             Pooling.MEAN,
             batches(WORDS, source, max_tokens=16, batch_size=16, seed=1),
             (DistillationObjective.LOGITS,),
+            learning_rate=3e-4,
         )
         probe = Probe(Task.EMBEDDING, Pooling.MEAN, ())
         masks = find_ticket(PruningRun(model, settings, tuple(plan(settings)), probe, recovery, quiet))

@@ -236,6 +236,8 @@ def _removals(
         (PruningCriterion.GRADIENT, RECOVERY_STEPS), (PruningCriterion.MAGNITUDE, RECOVERY_STEPS),
         (PruningCriterion.MAGNITUDE, 0),
     ]  # fmt: skip
+    if granularity is not PruningGranularity.LAYERS:
+        ways.insert(0, (PruningCriterion.RECONSTRUCTION, RECOVERY_STEPS))
     return tuple(
         Step(
             what,

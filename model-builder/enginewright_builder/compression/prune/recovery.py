@@ -16,8 +16,6 @@ from enginewright_api.recipe import Task
 from enginewright_builder.compression.imitation import answer, imitation_loss
 from enginewright_builder.compression.training import Batch, Tell, rate_for, train
 
-_LEARNING_RATE = 3e-4
-"""At a hidden width of 384."""
 _TEMPERATURE = 4.0
 _ALPHA = 0.7
 """Temperature and weight of the imitation against labels are the defaults of distillation."""
@@ -33,6 +31,8 @@ class Recovery:
     batches: Iterator[Batch]
     objectives: tuple[DistillationObjective, ...]
     """Hidden states too, while the number of layers is that of the teacher."""
+    learning_rate: float
+    """Of a model of width 384."""
 
     def run(self, model: transformers.PreTrainedModel, steps: int, tell: Tell) -> list[float]:
         """Train in place; the loss of every step. `model` keeps the mode (evaluation or training) it is in.
@@ -54,7 +54,7 @@ class Recovery:
                 pooling=self.pooling,
             )
 
-        rate = rate_for(model.config.hidden_size, rate=_LEARNING_RATE)
+        rate = rate_for(model.config.hidden_size, rate=self.learning_rate)
         tables = model.get_input_embeddings().requires_grad_(False)
         try:
             return train(model.parameters(), step, self.batches, steps=steps, learning_rate=rate, tell=tell)

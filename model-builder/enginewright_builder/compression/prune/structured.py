@@ -10,9 +10,10 @@ import torch
 import transformers
 
 from enginewright_api.errors import DeterministicError
-from enginewright_api.optimization import Pruning, PruningGranularity
+from enginewright_api.optimization import Pruning, PruningCriterion, PruningGranularity
 from enginewright_builder.compression.anatomy import heads_of, layers_of, shape_of
 from enginewright_builder.compression.prune.importance import Probe, head_scores, layer_scores, neuron_scores
+from enginewright_builder.compression.prune.reconstruction import Inputs, inputs_of_heads, look
 from enginewright_builder.compression.prune.run import PruningRun
 from enginewright_builder.compression.shrink import keep_heads, keep_layers, keep_neurons, say_widths, says_heads
 
@@ -59,9 +60,18 @@ def _neurons(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe
 
     def remove(sparsity: float) -> dict[str, Any]:
         layers = layers_of(model, field=_FIELD)
+        names = [layer.name(layer.layout.contract) for layer in layers]
         kept = kept_neurons(width, sparsity)
-        for layer, scores in zip(layers, neuron_scores(model, layers, pruning.criterion, probe), strict=True):
-            keep_neurons(model, layer, highest(scores, kept))
+        inputs = _looked(model, names, pruning, probe)
+        if inputs is None:
+            scores = neuron_scores(model, layers, pruning.criterion, probe)
+        else:
+            scores = [inputs.scores(name, inputs.linears[name].in_features) for name in names]
+        for layer, name, each in zip(layers, names, scores, strict=True):
+            chosen = highest(each, kept)
+            if inputs is not None:
+                inputs.compensate(name, chosen)
+            keep_neurons(model, layer, chosen)
         say_widths(model, layers)
         return {"neurons": kept, "neuronsBefore": width, "sparsity": 1.0 - kept / width}
 
@@ -95,7 +105,12 @@ def _heads(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe) 
     alive = [list(range(heads.key_value)) for heads in before]
 
     def remove(sparsity: float) -> dict[str, Any]:
-        scores = head_scores(model, layers, pruning.criterion, probe)
+        names = [layer.name(layer.layout.output) for layer in layers]
+        inputs = _looked(model, names, pruning, probe)
+        if inputs is None:
+            scores = head_scores(model, layers, pruning.criterion, probe)
+        else:
+            scores = [inputs.scores(name, len(groups)) for name, groups in zip(names, alive, strict=True)]
         if uniform:
             kept = [
                 highest(each, heads.key_value - round(sparsity * heads.key_value))
@@ -104,6 +119,8 @@ def _heads(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe) 
         else:
             kept = highest_together(scores, total - round(sparsity * total))
         for number, layer in enumerate(layers):
+            if inputs is not None:
+                inputs.compensate(names[number], inputs_of_heads(model, layer, kept[number]))
             keep_heads(model, layer, kept[number])
             alive[number] = [alive[number][index] for index in kept[number]]
         say_widths(model, layers)
@@ -113,6 +130,10 @@ def _heads(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe) 
         }
 
     return remove
+
+
+def _looked(model: transformers.PreTrainedModel, names: list[str], pruning: Pruning, probe: Probe) -> Inputs | None:
+    return look(model, names, probe.batches) if pruning.criterion is PruningCriterion.RECONSTRUCTION else None
 
 
 def _layers(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe) -> Remover:
