@@ -149,6 +149,17 @@ def test_a_toolchain_that_is_killed_says_why(
     children.close()
 
 
+def test_a_short_peak_is_seen_and_watching_takes_little() -> None:
+    hungry = "import time; x = bytearray(b'1') * (300 * 2**20); print(1, flush=True); time.sleep(0.6)"
+    with MemoryWatch(os.getpid()) as memory:
+        time.sleep(0.5)
+        before, begun = memory.peak_bytes, time.process_time()
+        subprocess.run([sys.executable, "-c", hungry], stdout=subprocess.DEVNULL, check=True)
+        time.sleep(2.0)
+        assert memory.peak_bytes - before > 280 * 2**20
+        assert time.process_time() - begun < 0.5  # of about three seconds
+
+
 def test_memory_of_children_is_counted() -> None:
     children = Children()
     before = resident_bytes(psutil.Process())
