@@ -200,12 +200,13 @@ def best(found: list[dict[str, Any]]) -> dict[str, Any] | None:
 def main() -> int:
     """Exit code 1 when the bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="train a BERT-base-shaped classifier and use it for both")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--full", action="store_true", help="train a BERT-base-shaped classifier and use it for both")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--samples", type=int, default=2000, help="rows the gate judges on")
     parser.add_argument("--steps", type=int, help="optimiser steps of distillation, and again of recovery")
-    parser.add_argument("--alone", action="store_true", help="one technique each instead of combinations")
-    parser.add_argument("--patient", action="store_true", help="the recipe that needs more training instead")
+    which.add_argument("--alone", action="store_true", help="one technique each instead of combinations")
+    which.add_argument("--patient", action="store_true", help="the recipe that needs more training instead")
     parser.add_argument("--only", default="", help="candidates whose name this regular expression finds")
     parser.add_argument("--workdir", type=Path, default=Path(tempfile.gettempdir()) / "enginewright-bench-seed")
     parser.add_argument("--json", type=Path, help="write the rows here")

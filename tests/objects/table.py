@@ -151,6 +151,11 @@ WRONG: tuple[Wrong, ...] = (
         ("criterion",),
     ),
     Wrong(
+        "reconstruction-layers",
+        model(optimization={"pruning": {"granularity": "Layers", "criterion": "Reconstruction"}}),
+        ("criterion", "Reconstruction"),
+    ),
+    Wrong(
         "low-rank-both",
         model(optimization={"lowRank": {"energy": 0.9, "rank": 8}}),
         ("lowRank", "exactly one"),

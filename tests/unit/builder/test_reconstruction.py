@@ -144,3 +144,12 @@ def test_wide_layers_lose_many_a_round_and_keep_the_order_strict() -> None:
 def test_batches_are_drawn_until_they_hold_enough_tokens() -> None:
     one = Batch(torch.zeros(2, 5, dtype=torch.long), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]]))
     assert [len(list(enough([one] * 9, tokens))) for tokens in (0, 1, 5, 6, 1000)] == [0, 1, 1, 2, 9]
+
+
+def test_inputs_that_are_always_zero_cost_nothing() -> None:
+    torch.manual_seed(0)
+    model = Model(torch.zeros(TOKENS, INPUTS))
+    inputs = look(model, ["linear"], [batch(model)])
+    assert torch.count_nonzero(inputs.scores("linear", INPUTS)[:-1].isnan()) == 0
+    inputs.compensate("linear", [0, 1])
+    assert model.linear.weight.isfinite().all()

@@ -25,6 +25,7 @@ _DAMPING = 1e-3
 _ROUNDS = 128
 """In so many rounds the pieces of a layer go; more than one a round saves time where there are many."""
 _RISING = 1.0 + 1e-9
+_TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Inputs:
         highest = 0.0
         while len(surgery.alive) > 1:
             for piece, error in surgery.remove(max(1, pieces // _ROUNDS)):
-                highest = max(highest * _RISING, error / max(energy, torch.finfo(torch.float64).tiny))
+                highest = max(highest * _RISING, error / max(energy, _TINY))
                 found[piece] = highest
         return found
 
@@ -145,5 +146,5 @@ class _Surgery:
 
 def _damped(products: torch.Tensor) -> torch.Tensor:
     damped = products.clone()
-    damped.diagonal().add_(_DAMPING * float(products.diagonal().mean()))
+    damped.diagonal().add_(_DAMPING * float(products.diagonal().mean()) or 1.0)  # 1: inputs that are always 0
     return damped
