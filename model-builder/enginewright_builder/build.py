@@ -65,6 +65,7 @@ class Build:
     toolchains: Toolchains
     servers: Pair
     threads: int
+    seconds_a_shape: float
     signing_key: SigningKey | None
 
     def run(self) -> Built:
@@ -251,7 +252,9 @@ class Build:
         def told(fraction: float, message: str) -> None:
             self.cache.tell("benchmark", fraction, message)
 
-        stage = Benchmark(engine, baseline, description, material, self.threads, self.servers, told)
+        stage = Benchmark(
+            engine, baseline, description, material, self.threads, self.seconds_a_shape, self.servers, told
+        )
         return BenchmarkEvidence.model_validate(self.cache.run(stage).result["evidence"])
 
     def _published(

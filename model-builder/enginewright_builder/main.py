@@ -13,7 +13,7 @@ import typer
 from enginewright_api.logs import log_as_json
 from enginewright_builder.running import build
 from enginewright_builder.secrecy import keep_out_of_logs, mounted
-from enginewright_builder.settings import Settings
+from enginewright_builder.settings import SECONDS_A_SHAPE, Settings
 
 app = typer.Typer(help="Turn a trained transformer into a proven engine.", add_completion=False, no_args_is_help=True)
 
@@ -33,6 +33,10 @@ def run(
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Threads of toolchain and servers; all CPUs by default.")
     ] = None,
+    seconds_a_shape: Annotated[
+        float,
+        typer.Option(min=0.1, max=600, help="How long engine and baseline are timed at each batch size and length."),
+    ] = SECONDS_A_SHAPE,
 ) -> None:
     """Run one build. One JSON line a stage event on standard output, logs on standard error, JSON but on a terminal."""
     level = os.environ.get("LOG_LEVEL", "INFO")
@@ -40,7 +44,14 @@ def run(
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     else:
         log_as_json(level)
-    settings = Settings.of(recipe=recipe, store=store, workdir=workdir, signing_key=signing_key, threads=threads)
+    settings = Settings.of(
+        recipe=recipe,
+        store=store,
+        workdir=workdir,
+        signing_key=signing_key,
+        threads=threads,
+        seconds_a_shape=seconds_a_shape,
+    )
     keep_out_of_logs(mounted(settings.places.tokens))
     outcome = build(settings)
     if settings.termination_message is not None:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -20,6 +21,8 @@ from enginewright_builder.failures import InterruptedBuildError
 
 _PR_SET_PDEATHSIG = 1
 _TERM_SECONDS = 4.0
+_FAMILY = "ENGINEWRIGHT_CHILD"
+_LOOKS = 5
 
 
 class Children:
@@ -29,7 +32,8 @@ class Children:
     """
 
     def __init__(self) -> None:
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[subprocess.Popen[bytes], str] = {}
+        """Each with the mark that is in its environment and in that of everything below it."""
         self._lock = threading.Lock()
         self._closed = False
         self._library = ctypes.CDLL(None, use_errno=True)
@@ -50,10 +54,11 @@ class Children:
         with self._lock:
             if self._closed:
                 raise InterruptedBuildError
+            family = uuid.uuid4().hex
             process = self._spawner.submit(
                 subprocess.Popen,
                 list(command),
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **(environment or {}), _FAMILY: family},
                 cwd=cwd,
                 stdin=stdin,
                 stdout=stdout,
@@ -61,51 +66,57 @@ class Children:
                 start_new_session=True,
                 preexec_fn=self._die_with_parent,
             ).result()
-            self._processes.append(process)
+            self._processes[process] = family
         return process
 
     def stop(self, *processes: subprocess.Popen[bytes]) -> None:
         """SIGTERM to all at once, SIGKILL to what is left after some seconds, and reap."""
-        _end(processes)
         with self._lock:
-            self._processes = [process for process in self._processes if process not in processes]
+            ending = {process: self._processes.pop(process) for process in processes if process in self._processes}
+        _end(ending)
 
     def close(self) -> None:
         """End everything; nothing can be started afterwards."""
         with self._lock:
             self._closed = True
-            processes, self._processes = self._processes, []
-        _end(processes)
+            ending, self._processes = self._processes, {}
+        _end(ending)
         self._spawner.shutdown()
 
     def _die_with_parent(self) -> None:
         self._library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(processes: Mapping[subprocess.Popen[bytes], str]) -> None:
     """End processes and all below them, at once rather than one after the other."""
-    # Descendants are noted first: servers start sessions of their own, and whoever loses its parent is hard to find.
-    families = [member for process in processes for member in _descendants(process)]
     for process in processes:
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + _TERM_SECONDS
     for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=max(deadline - time.monotonic(), 0.01))
-    families += [member for process in processes for member in _descendants(process)]
     for process in processes:
         _signal(process, signal.SIGKILL)
         process.wait()
-    for member in families:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
+    # Whoever lost its parent is found by its mark; what was started while one looked, by another look.
+    for _ in range(_LOOKS):
+        left = _marked(set(processes.values()))
+        if not left:
+            break
+        for member in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(left, timeout=_TERM_SECONDS)
 
 
-def _descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    try:
-        return list(psutil.Process(process.pid).children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
+def _marked(families: Collection[str]) -> list[psutil.Process]:
+    """Processes that live and whose environment says that they belong to these; others' environments are not ours."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(_FAMILY) in families and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

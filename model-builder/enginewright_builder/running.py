@@ -131,6 +131,7 @@ def _run(
             toolchains=toolchains,
             servers=Pair(places, settings.threads, children),
             threads=settings.threads,
+            seconds_a_shape=settings.seconds_a_shape,
             signing_key=key,
         ).run()
 

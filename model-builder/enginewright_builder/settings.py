@@ -14,6 +14,9 @@ from enginewright_api.recipe import BuildRequest, build_key
 from enginewright_builder.machine import default_threads
 from enginewright_builder.places import Places
 
+SECONDS_A_SHAPE = 2.0
+"""How long engine and baseline are timed at each shape, both together, unless told otherwise."""
+
 TERMINATION_MESSAGE_PATH = Path("/dev/termination-log")
 
 
@@ -26,6 +29,7 @@ class Settings:
     places: Places
     signing_key: Path | None
     threads: int
+    seconds_a_shape: float
     termination_message: Path | None
 
     @classmethod
@@ -37,6 +41,7 @@ class Settings:
         workdir: Path,
         signing_key: Path | None,
         threads: int | None,
+        seconds_a_shape: float = SECONDS_A_SHAPE,
         environment: Mapping[str, str] = os.environ,
     ) -> Settings:
         """Environment: DATASETS_DIR, VOLUMES_DIR, TOKENS_DIR (mounts), TERMINATION_MESSAGE_PATH."""
@@ -55,6 +60,7 @@ class Settings:
             ),
             signing_key=signing_key,
             threads=threads or default_threads(),
+            seconds_a_shape=seconds_a_shape,
             termination_message=_termination_message(environment),
         )
 

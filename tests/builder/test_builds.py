@@ -21,6 +21,7 @@ from enginewright_api.evidence import Verdict
 from enginewright_api.identity import sha256_hex
 from enginewright_api.manifest import Manifest
 from enginewright_api.outcome import BuildOutcome, StageLine
+from enginewright_builder.settings import SECONDS_A_SHAPE
 from enginewright_store import open_store
 from enginewright_store.artifact import read_evidence, read_manifest, read_signature, verify_signature
 from enginewright_store.signing import generate_key
@@ -82,6 +83,8 @@ def test_openvino_static_int8(shared: Builder) -> None:
     assert len(quality.bounds) == 50
     assert {(one.batch_size, one.tokens) for one in benchmark.measurements} == {(1, 16), (1, 64), (8, 64)}
     assert benchmark.size_bytes < benchmark.baseline_size_bytes / 3
+    (timed,) = [report.seconds for report in reports if (report.name, report.state.value) == ("benchmark", "Succeeded")]
+    assert timed < 3 * SECONDS_A_SHAPE, "three shapes, each as long as `Builder` says, not as long as by default"
     assert outcome.peak_memory_bytes > 100 * 2**20
     store = open_store(shared.store.as_uri())
     assert outcome.artifact is not None

@@ -26,7 +26,6 @@ from enginewright_builder.stages.stage import Output
 
 ANSWERS = "answers.npy"
 _BATCH = 32
-_SECONDS_A_SHAPE = 2.0
 _BATCHES_A_SHAPE = 4
 
 Told = Callable[[float, str], None]
@@ -138,6 +137,7 @@ class Benchmark:
     description: EngineDescription
     material: Drawn
     threads: int
+    seconds_a_shape: float
     servers: Pair
     told: Told
     name: str = "benchmark"
@@ -152,6 +152,7 @@ class Benchmark:
                 "engine": self.engine.key,
                 "baseline": self.baseline.key,
                 "threads": self.threads,
+                "secondsAShape": self.seconds_a_shape,
                 "machine": describe_machine(),
             }
         )
@@ -181,7 +182,7 @@ class Benchmark:
                 self.told(done / len(shapes), f"batch {batch}, {tokens} tokens")
                 same_length = drawn(tokens, batch * _BATCHES_A_SHAPE, texts, self.engine.folder / "tokenizer")
                 batches = [same_length[start : start + batch] for start in range(0, len(same_length), batch)]
-                times = measure(engine.ask, baseline.ask, batches, seconds=_SECONDS_A_SHAPE)
+                times = measure(engine.ask, baseline.ask, batches, seconds=self.seconds_a_shape)
                 found.append(measurement(times, batch=batch, tokens=tokens))
                 peak = max(peak, self.servers.engine_resident_bytes())
         return found, peak
@@ -196,7 +197,11 @@ class Benchmark:
                 count = shape.streams * generating.MAX_ROUNDS
                 prompts = texts_of(shape.prompt_tokens, count, texts, self.engine.folder / "tokenizer")
                 runs = generating.measure(
-                    engine.generate, baseline.generate, _chunks(prompts, shape.streams), shape, seconds=_SECONDS_A_SHAPE
+                    engine.generate,
+                    baseline.generate,
+                    _chunks(prompts, shape.streams),
+                    shape,
+                    seconds=self.seconds_a_shape,
                 )
                 found.append(generating.measurement(runs, shape))
                 peak = max(peak, self.servers.engine_resident_bytes())

@@ -68,6 +68,36 @@ def test_grandchildren_in_sessions_of_their_own_are_ended_too() -> None:
     children.close()
 
 
+def test_what_a_child_starts_while_it_ends_is_ended_too() -> None:
+    children = Children()
+    late = (
+        "import os, signal, subprocess, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(0.3)\n"
+        "    started = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+        "    print(started.pid, flush=True)\n"
+        "    os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print(1, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = children.start([sys.executable, "-c", late], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    children.close()
+    assert gone(int(parent.stdout.readline()))
+
+
+def test_the_children_of_others_are_left_alone() -> None:
+    ours, theirs = Children(), Children()
+    child, other = ours.start(SLEEP), theirs.start(SLEEP)
+    ours.stop(child)
+    ours.close()
+    assert other.poll() is None
+    theirs.close()
+    assert other.returncode is not None
+
+
 def test_a_child_that_ignores_sigterm_is_killed() -> None:
     children = Children()
     stubborn = children.start(STUBBORN, stdout=subprocess.PIPE)
