@@ -51,7 +51,7 @@ def build(settings: Settings) -> BuildOutcome:
     failure: Failure | None = None
     with MemoryWatch(os.getpid()) as memory:
         try:
-            built = _run(settings, request, children, progress=progress, memory=memory, reports=reports)
+            built = _run(settings, request, interruption, progress=progress, memory=memory, reports=reports)
         except Exception as error:  # the outcome says what happened, whatever it was
             failure = _failure(error, interruption, settings)
         finally:
@@ -79,10 +79,14 @@ class Interruption:
     """
 
     def __init__(self, children: Children) -> None:
-        self._children = children
+        self.children = children
         self.happened = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+
+    def meaning(self, error: BaseException) -> EnginewrightError:
+        """What an error stands for: after a signal, that whatever it was waiting for has been ended."""
+        return InterruptedBuildError() if self.happened else translate(error)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if not self.happened:
@@ -90,7 +94,7 @@ class Interruption:
             threading.Thread(target=self._end, name="interruption", daemon=True).start()
 
     def _end(self) -> None:
-        self._children.close()
+        self.children.close()
         time.sleep(_GIVE_UP_SECONDS)
         # Something that waits for no child did not end in time, such as a transfer to a dead store.
         os._exit(InterruptedBuildError.exit_code)
@@ -99,13 +103,13 @@ class Interruption:
 def _run(
     settings: Settings,
     request: BuildRequest,
-    children: Children,
+    interruption: Interruption,
     *,
     progress: Progress,
     memory: MemoryWatch,
     reports: list[StageReport],
 ) -> Built:
-    places = settings.places
+    places, children = settings.places, interruption.children
     places.scratch.mkdir(parents=True, exist_ok=True)
     key = SigningKey.load(settings.signing_key) if settings.signing_key is not None else None
     store = open_store(settings.store_uri)
@@ -120,7 +124,7 @@ def _run(
         )
         if toolchain_of(request.recipe.task, request.recipe.backend) == DEFAULT:
             toolchains.of()  # its imports take seconds: they go on while the checkpoint is fetched
-        cache = StageCache(places, store, progress, reports)
+        cache = StageCache(places, store, progress, reports, interruption.meaning)
         return Build(
             request=request,
             store=store,
@@ -138,10 +142,8 @@ def _run(
 
 def _failure(error: Exception, interruption: Interruption, settings: Settings) -> Failure:
     stage = error.stage if isinstance(error, StageError) else ""
-    known = error.error if isinstance(error, StageError) else translate(error)
-    if interruption.happened:
-        known = InterruptedBuildError()
-    elif known is not error and not isinstance(error, StageError):
+    known = error.error if isinstance(error, StageError) else interruption.meaning(error)
+    if known is not error and not isinstance(error, StageError) and not interruption.happened:
         _log.error("build failed", exc_info=error)
     failure = Failure.of(known, stage=stage).model_copy(update={"log_tail": _log_tail(settings)})
     if isinstance(known, OutOfMemoryError):

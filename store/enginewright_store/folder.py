@@ -120,6 +120,13 @@ class Folder:
                 return tempfile.mkstemp(prefix=_PARTIAL_PREFIX, dir=parent)
         raise TransientError("StoreUnavailable", f"{parent}: is removed again and again while it is written to")
 
+    def _full(self, path: str) -> str:
+        """A quota can be used up where the disk has room, so both are said: what was written and what is free."""
+        free = ""
+        with contextlib.suppress(OSError):
+            free = f" (its disk has {shutil.disk_usage(self._root).free / 2**20:.0f} MiB free)"
+        return f"the store {self._root} has no room{free}; free some or enlarge it; it was writing {path}"
+
     @contextlib.contextmanager
     def _translated(self, path: str) -> Iterator[None]:
         try:
@@ -132,7 +139,7 @@ class Folder:
             ) from error
         except OSError as error:
             if error.errno in _NO_SPACE:
-                raise ResourceError("DiskFull", f"{self._at(path)}: no space left; free some or enlarge it") from error
+                raise ResourceError("DiskFull", self._full(path)) from error
             raise TransientError("StoreUnavailable", f"{self._at(path)}: {error}") from error
 
 

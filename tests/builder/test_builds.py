@@ -256,9 +256,12 @@ def test_sigterm_ends_everything_within_seconds(fresh: Builder) -> None:
     time.sleep(2.0)
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    outcome, _, code = fresh.finish(process)
+    outcome, reports, code = fresh.finish(process)
     assert time.monotonic() - begun < 15
     assert code == 22
+    said = {report.name: report.message for report in reports if report.state.value == "Failed"}
+    assert said.keys() >= {"export"}
+    assert all("was told to stop" in message for message in said.values()), said
     assert outcome.failure is not None
     assert (outcome.failure.reason, outcome.failure.failure_class) == ("Interrupted", FailureClass.TRANSIENT)
     assert outcome.failure.retryable

@@ -185,6 +185,7 @@ def test_a_disk_that_fills_up_while_publishing_leaves_nothing_in_part(engine: Pa
             publish(disk, manifest, engine)
         assert caught.value.reason == "DiskFull"
         assert str(tmp_path / "disk") in caught.value.message
+        assert "MiB free" in caught.value.message
         assert read_manifest(disk, manifest.key) is None
         left = [file for file in (tmp_path / "disk").rglob("*") if file.is_file()]
         assert {file.name for file in left} <= {file.sha256 for file in manifest.files}, "no part stays behind"

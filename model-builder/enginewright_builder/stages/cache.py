@@ -14,6 +14,7 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from enginewright_api.identity import canonical_json
 from enginewright_api.manifest import ArtifactFile
 from enginewright_api.model_base import ApiModel
 from enginewright_api.outcome import StageLine, StageReport, StageState
-from enginewright_builder.failures import StageError, translate
+from enginewright_builder.failures import InterruptedBuildError, StageError, translate
 from enginewright_builder.places import Places
 from enginewright_builder.progress import Progress
 from enginewright_builder.stages.stage import Output, Stage
@@ -50,10 +51,18 @@ class Record(ApiModel):
 class StageCache:
     """Runs stages that have no result yet."""
 
-    def __init__(self, places: Places, store: Store, progress: Progress, reports: list[StageReport]) -> None:
+    def __init__(
+        self,
+        places: Places,
+        store: Store,
+        progress: Progress,
+        reports: list[StageReport],
+        meaning: Callable[[BaseException], EnginewrightError] = translate,
+    ) -> None:
         self._places = places
         self._store = store
         self._progress = progress
+        self._meaning = meaning
         self.reports = reports
         self.results: dict[str, dict[str, object]] = {}
         """What each stage told, by name, for the report."""
@@ -70,8 +79,8 @@ class StageCache:
                 record = self._made(stage, key)
                 state = StageState.SUCCEEDED
         except Exception as error:  # every failure of a stage is reported with the stage's name
-            known = translate(error)
-            if known is not error:
+            known = self._meaning(error)
+            if known is not error and not isinstance(known, InterruptedBuildError):
                 _log.error("stage %s failed", stage.name, exc_info=error)
             self._done(stage, StageState.FAILED, begun, known.message)
             raise StageError(stage.name, known) from error
