@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -167,7 +168,12 @@ def _run(build: EngineBuild, folder: Path, *, store_uri: str, state: StateDirect
         "--signing-key", str(state.signing_key),
     ]  # fmt: skip
     environment = os.environ | {"TERMINATION_MESSAGE_PATH": str(message)}
-    builder = subprocess.Popen(command, env=environment, stdout=sys.stderr if quiet else None)
+    builder = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=sys.stderr if quiet else None,
+        preexec_fn=_ignore_interrupts,  # noqa: PLW1509 - this process has no other thread
+    )
     try:
         builder.wait()
     except BaseException:  # told to stop; the builder stops what it runs itself, which takes a moment
@@ -179,6 +185,14 @@ def _run(build: EngineBuild, folder: Path, *, store_uri: str, state: StateDirect
     except (OSError, ValidationError):
         failure = _silent(build.spec.key).model_copy(update={"exit_code": builder.returncode})
         return BuildOutcome(key=build.spec.key, failure=failure)
+
+
+def _ignore_interrupts() -> None:
+    """Until the builder has a handler of its own: Ctrl-C reaches it too, and amid its imports it could only print them.
+
+    We are told as well, and end it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _silent(key: str) -> Failure:
