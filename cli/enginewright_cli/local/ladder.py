@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from enginewright_store.retrying import RetryPolicy
 Object = dict[str, Any]
 Told = Callable[[str], None]
 
+_PR_SET_PDEATHSIG = 1
 _ATTEMPTS = RetryPolicy(attempts=3, first_pause_seconds=5.0, longest_pause_seconds=30.0)
 
 
@@ -172,7 +174,7 @@ def _run(build: EngineBuild, folder: Path, *, store_uri: str, state: StateDirect
         command,
         env=environment,
         stdout=sys.stderr if quiet else None,
-        preexec_fn=_ignore_interrupts,  # noqa: PLW1509 - this process has no other thread
+        preexec_fn=partial(_bind, ctypes.CDLL(None)),  # noqa: PLW1509 - this process has no other thread
     )
     try:
         builder.wait()
@@ -187,12 +189,13 @@ def _run(build: EngineBuild, folder: Path, *, store_uri: str, state: StateDirect
         return BuildOutcome(key=build.spec.key, failure=failure)
 
 
-def _ignore_interrupts() -> None:
-    """Until the builder has a handler of its own: Ctrl-C reaches it too, and amid its imports it could only print them.
+def _bind(library: ctypes.CDLL) -> None:
+    """In the builder, before it starts: SIGINT is not for it, and it ends when we do.
 
-    We are told as well, and end it.
+    Ctrl-C reaches the builder too, and amid its imports it could only print them; we are told as well, and end it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _silent(key: str) -> Failure:
