@@ -12,9 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -23,16 +21,15 @@ from rich.table import Table
 
 from benchmarks.builds import build_request, built_engine
 from benchmarks.encoder import request
+from benchmarks.in_turn import medians
 from benchmarks.models.bert_base import random_encoder
 from enginewright_api.engine_description import ENGINE_DESCRIPTION, EngineDescription
 from enginewright_api.recipe import BuildRequest
 from enginewright_builder.machine import default_threads, describe_machine
 from enginewright_serving.triton.openvino_runner import OpenVinoRunner, parts
-from enginewright_serving.triton.runner import Tensors
 
 SHAPES = ((1, 128), (2, 16), (8, 16), (32, 16), (2, 128), (8, 128), (32, 128))
 _NEWS = {"builtin": {"name": "news-en"}}
-_MIN_TURNS = 4
 
 
 class Whole(OpenVinoRunner):
@@ -64,31 +61,18 @@ def compared(name: str, folder: Path, threads: int, seconds: float) -> list[dict
         tensors = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if not np.array_equal(np.array(divided.run(tensors)), whole.run(tensors)):
             sys.exit(f"{name}: batch {batch} of {tokens} tokens: answers differ")
-        times: dict[OpenVinoRunner, list[float]] = {divided: [], whole: []}
-        deadline, turn = time.perf_counter() + seconds, 0
-        while turn < _MIN_TURNS or time.perf_counter() < deadline:
-            for runner in (divided, whole) if turn % 2 else (whole, divided):
-                runner.run(tensors)  # the other's turn has thrown its weights out of the caches
-                times[runner].append(_seconds(runner, tensors))
-            turn += 1
-        ours, reference = (1000 * median(times[runner]) for runner in (divided, whole))
+        ours, reference = medians(divided, whole, tensors, seconds=seconds)
         found.append(
             {
                 "case": f"{name}/b{batch}s{tokens}",
                 "divided": len(parts(batch, tokens, threads)),
-                "ours": round(ours, 3),
-                "reference": round(reference, 3),
+                "ours": ours,
+                "reference": reference,
                 "ratio": round(reference / ours, 3),
                 "unit": "ms p50",
             }
         )
     return found
-
-
-def _seconds(runner: OpenVinoRunner, tensors: Tensors) -> float:
-    begun = time.perf_counter()
-    runner.run(tensors)
-    return time.perf_counter() - begun
 
 
 def main() -> int:

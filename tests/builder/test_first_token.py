@@ -21,6 +21,7 @@ from enginewright_builder.description import describe
 from enginewright_builder.sources.checkpoint import inspect
 from enginewright_builder.toolchain.backends import backend_of
 from enginewright_builder.toolchain.first_token import first_token_only
+from enginewright_builder.toolchain.onnxruntime_backend import module_names
 from tests.builder.test_pruning import pruning
 from tests.builder.tiny import save_tiny
 
@@ -32,19 +33,29 @@ SHAPE = {
 }  # fmt: skip
 
 
-def described(folder: Path, task: str = "Classification") -> EngineDescription:
+def described(folder: Path, task: str = "Classification", *, backend: Backend = Backend.OPENVINO) -> EngineDescription:
     recipe = Recipe.model_validate(
-        {"source": {"objectStore": {"uri": "s3://b/x"}}, "task": task, "backend": "OpenVINO", "limits": {}}
+        {"source": {"objectStore": {"uri": "s3://b/x"}}, "task": task, "backend": backend.value, "limits": {}}
     )
-    return describe(inspect(folder), recipe, Backend.OPENVINO, architecture="")
+    return describe(inspect(folder), recipe, backend, architecture="")
 
 
 def inputs(description: EngineDescription, tokens: int = 11) -> dict[str, torch.Tensor]:
     ids = torch.randint(5, 90, (3, tokens), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
-    mask[1, 6:] = 0
+    mask[1, tokens // 2 + 1 :] = 0
     known = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     return {name: known[name] for name in description.inputs}
+
+
+def values(description: EngineDescription) -> dict[str, Any]:
+    return {name: tensor.numpy() for name, tensor in inputs(description).items()}
+
+
+def eager(folder: Path, description: EngineDescription, tokens: int = 11) -> Any:
+    """What the untouched model says."""
+    with torch.no_grad():
+        return load_model(folder, description.task).eval()(**inputs(description, tokens)).logits.numpy()
 
 
 def saved(kind: str, folder: Path) -> Path:
@@ -72,7 +83,7 @@ def test_classifiers_answer_the_same(kind: str, pruned: bool, tmp_path: Path) ->
     assert states.shape[1] == 1
     OPENVINO.export(folder, description, tmp_path)
     engine = ov.Core().compile_model(tmp_path / "openvino.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    answered = engine({name: value.numpy() for name, value in inputs(description).items()})[description.output]
+    answered = engine(values(description))[description.output]
     np.testing.assert_allclose(answered, wanted.numpy(), atol=1e-4)
 
 
@@ -88,6 +99,34 @@ def test_the_engine_holds_no_last_feed_forward_for_other_tokens(tmp_path: Path) 
         if node.get_type_name() == "MatMul" and "layer.1" in node.get_friendly_name()
     }
     assert sorted(tokens.values()) == [1, 1, 1, 1, 11, 11], tokens  # query, output and two of the feed-forward; k and v
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+def test_onnx_engines_answer_the_same_and_keep_their_modules_names(kind: str, tmp_path: Path) -> None:
+    folder = saved(kind, tmp_path / "whole")
+    description = described(folder, backend=Backend.ONNX_RUNTIME)
+    backend = backend_of(Backend.ONNX_RUNTIME)
+    told = backend.export(folder, description, tmp_path)
+    assert told is not None
+    assert told["fused"] == {"MultiHeadAttention": 1, "LayerNormalization": 5, "BiasGelu": 2}, "the last is no pattern"
+    (answered,) = backend.answers(tmp_path, description, [values(description)], 1)
+    np.testing.assert_allclose(answered, eager(folder, description), atol=1e-5)
+    named = set(module_names(tmp_path / "model.onnx").values())
+    whole, last = ({name for name in named if f"layer.{number}." in name} for number in (0, 1))
+    assert {name.replace("layer.0.", "layer.1.") for name in whole} <= last, "or `exclude` would not find them"
+    assert any(name.endswith("attention.self.query") for name in last)
+
+
+def test_torch_engines_answer_the_same(tmp_path: Path) -> None:
+    folder = saved("Bert", tmp_path / "whole")
+    description = described(folder, backend=Backend.TORCH)
+    backend_of(Backend.TORCH).export(folder, description, tmp_path)
+    program = torch.export.load(tmp_path / "exported.pt2").module()
+    for tokens in (2, 11, 30):
+        given = inputs(description, tokens)
+        with torch.no_grad():
+            answered = program(*given.values())
+        np.testing.assert_allclose(answered, eager(folder, description, tokens), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,13 @@ def first_token_only(model: Any, description: EngineDescription) -> bool:
     if not layers or not _is_read(model, description):
         return False
     last = model.get_submodule(layers[-1].path)
-    attention = getattr(getattr(last, "attention", None), "self", None)
-    if attention is None or type(attention).__name__ not in _ATTENTION:
+    own = getattr(getattr(last, "attention", None), "self", None)
+    if own is None or type(own).__name__ not in _ATTENTION:
         return False
-    if attention.is_decoder or last.add_cross_attention:
+    if own.is_decoder or last.add_cross_attention:
         return False
-    last.forward = MethodType(_forward, last)
+    last.attention.forward = MethodType(_attention, last.attention)
+    own.forward = MethodType(_self_attention, own)
     return True
 
 
@@ -45,20 +46,35 @@ def _is_read(model: Any, description: EngineDescription) -> bool:
     return description.task in (Task.CLASSIFICATION, Task.RERANKING) and type(model).__name__.endswith(_CLASSIFIER)
 
 
-def _forward(
-    layer: Any, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
-) -> torch.Tensor:
-    """In the place of the layer's own: states [batch, tokens, width] to [batch, 1, width]."""
-    attention, first = layer.attention, hidden_states[:, :1]
+def _attention(
+    attention: Any, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
+) -> tuple[torch.Tensor, None]:
+    """In the place of the attention block's own: states [batch, tokens, width] to [batch, 1, width]."""
+    context = attention.self(hidden_states, attention_mask)
+    return attention.output(context, hidden_states[:, :1]), None
+
+
+def _self_attention(attention: Any, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """In the place of self-attention's own. Each module calls its own parts: exporters name nodes by who calls."""
+    first = hidden_states[:, :1]
     query, key, value = (
-        linear(states).unflatten(-1, (-1, attention.self.attention_head_size)).transpose(1, 2)
+        linear(states).view(*states.shape[:-1], -1, attention.attention_head_size).transpose(1, 2)
         for linear, states in (
-            (attention.self.query, first),
-            (attention.self.key, hidden_states),
-            (attention.self.value, hidden_states),
+            (attention.query, first),
+            (attention.key, hidden_states),
+            (attention.value, hidden_states),
         )
     )
     mask = None if attention_mask is None else attention_mask[:, :, :1]
-    context = functional.scaled_dot_product_attention(query, key, value, mask, scale=attention.self.scaling)
-    answer: torch.Tensor = layer.feed_forward_chunk(attention.output(context.transpose(1, 2).flatten(2), first))
-    return answer
+    context = _attended(query, key, value, mask, attention)
+    return context.transpose(1, 2).reshape(*first.shape[:-1], -1)
+
+
+def _attended(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, attention: Any
+) -> torch.Tensor:
+    """As the model's own implementation says: spelt out where that is eager, whose mask is added."""
+    if attention.config._attn_implementation != "eager":
+        return functional.scaled_dot_product_attention(query, key, value, mask, scale=attention.scaling)
+    scores = query @ key.transpose(2, 3) * attention.scaling
+    return torch.softmax(scores if mask is None else scores + mask, dim=-1) @ value

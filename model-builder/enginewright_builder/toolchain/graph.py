@@ -16,11 +16,11 @@ EXAMPLE_SHAPE = (2, 16)
 """Batch and tokens of the inputs a trace is made with; both stay dynamic."""
 
 
-def load_encoder(checkpoint: Path, description: EngineDescription, *, spare_unread: bool = False) -> torch.nn.Module:
+def load_encoder(checkpoint: Path, description: EngineDescription) -> torch.nn.Module:
     """The checkpoint in float32, in evaluation mode, taking the description's inputs in order.
 
-    Modules that were trained quantised compute so: exporters find their quantisation in the graph. With `spare_unread`
-    the last layer does not compute what the answer is not read from (`first_token`).
+    Modules that were trained quantised compute so: exporters find their quantisation in the graph. The last
+    layer does not compute what the answer is not read from (`first_token`).
 
     Raises DeterministicError UnsupportedArchitecture when transformers does not know it, InvalidCheckpoint when
     tensors are missing or of another shape.
@@ -28,6 +28,7 @@ def load_encoder(checkpoint: Path, description: EngineDescription, *, spare_unre
     import torch
 
     from enginewright_builder.compression.quantization_aware import apply_quantizers
+    from enginewright_builder.toolchain.first_token import first_token_only
 
     model = load_model(checkpoint, description.task)
     apply_quantizers(model, checkpoint)
@@ -36,10 +37,7 @@ def load_encoder(checkpoint: Path, description: EngineDescription, *, spare_unre
         from enginewright_builder.toolchain.exit_parts import part_of
 
         return part_of(model, checkpoint, description.early_exit)
-    if spare_unread:
-        from enginewright_builder.toolchain.first_token import first_token_only
-
-        first_token_only(model, description)
+    first_token_only(model, description)
     return _wrap(model, description)
 
 

@@ -1,4 +1,4 @@
-"""Attention, layer normalisation with its residual, and GELU with its bias as single nodes.
+"""Attention, layer normalisation, and GELU with its bias as single nodes.
 
 ONNX Runtime fuses some of it again whenever it loads a graph; done here, quantisation sees the final graph, attention
 is fused too (the run-time pass does not know the pattern), and the numbers of nodes can be checked.
@@ -41,6 +41,8 @@ def fuse(graph: Path, head_size: int | None, probe: Feed) -> Counter[str]:
     options.enable_attention = head_size is not None
     # One node for all embeddings would hide their tables from weight compression.
     options.enable_embed_layer_norm = False
+    # Slower on CPUs than the two nodes that it stands for; the server keeps ONNX Runtime from making it, too.
+    options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
     # The node wants positions [batch, tokens]; exported graphs have [1, tokens], and it refuses to run on these.
     options.enable_rotary_embeddings = False
     # The optimiser takes one number of heads for all layers, and pruned layers differ: each node gets its own below.

@@ -40,7 +40,7 @@ class OpenVINOBackend:
         """IR in float32 with dynamic batch and tokens."""
         import openvino as ov
 
-        encoder = load_encoder(checkpoint, description, spare_unread=True)
+        encoder = load_encoder(checkpoint, description)
         try:
             model = ov.convert_model(
                 encoder,
