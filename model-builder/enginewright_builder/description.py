@@ -13,6 +13,7 @@ from enginewright_api.optimization import Format
 from enginewright_api.recipe import Recipe, Task
 from enginewright_api.serving_spec import Backend
 from enginewright_builder.generation_description import describe_generation
+from enginewright_builder.length_dependent import check_length
 from enginewright_builder.nvidia_runtime import PACKAGES as NVIDIA_PACKAGES
 from enginewright_builder.nvidia_runtime import entry_of, version_of
 from enginewright_builder.sources.checkpoint import Checkpoint, read_json
@@ -39,6 +40,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, backend: Backend, *, archit
     """engine.json of an engine with this backend for CPUs of this level; Torch describes the baseline."""
     if recipe.task is Task.TEXT_GENERATION:
         return describe_generation(checkpoint, recipe, backend, precision=_precision(recipe, backend, architecture))
+    check_length(checkpoint, recipe.limits)
     config = checkpoint.config
     scores = recipe.task is not Task.EMBEDDING
     head = "ForTokenClassification" if recipe.task is Task.TOKEN_CLASSIFICATION else "ForSequenceClassification"

@@ -85,7 +85,7 @@ def load_model(checkpoint: Path, task: Task, *, dtype: str = "float32") -> trans
             model, info = shaped.from_pretrained(
                 checkpoint,
                 dtype=getattr(torch, dtype),
-                attn_implementation="sdpa",
+                attn_implementation="sdpa" if plain._supports_sdpa else "eager",
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,

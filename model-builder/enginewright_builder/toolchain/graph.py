@@ -37,6 +37,8 @@ def load_encoder(checkpoint: Path, description: EngineDescription) -> torch.nn.M
         from enginewright_builder.toolchain.exit_parts import part_of
 
         return part_of(model, checkpoint, description.early_exit)
+    if getattr(model.config, "attention_type", None) == "block_sparse":
+        model.base_model.set_attention_type("original_full")  # what it does up to the limits (`check_length`)
     first_token_only(model, description)
     return _wrap(model, description)
 

@@ -48,8 +48,8 @@ class OpenVINOBackend:
                 input=[_input(name, description) for name in description.inputs],
             )
         except (ov.frontend.OpConversionFailure, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise DeterministicError("UnsupportedOperator", f"OpenVINO cannot convert the model: {first}") from error
+            reason = str(error).rpartition("Exception:\n")[2].strip().splitlines()[0]  # after "by tracing"
+            raise DeterministicError("UnsupportedOperator", f"OpenVINO cannot convert the model: {reason}") from error
         for port, name in zip(model.inputs, description.inputs, strict=True):
             port.get_tensor().set_names({name})
         model.outputs[0].get_tensor().set_names({description.output})

@@ -27,6 +27,8 @@ _SHORTEST = 2
 """torch.export takes 0 and 1 for constants; a text has at least its two special tokens."""
 
 _LARGEST_BATCH = 4096
+_ANY_LENGTH = 4096
+"""For models without a table of positions."""
 _OFFSET = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2}
 """Positions that models of this family count but never use."""
 
@@ -104,4 +106,5 @@ class TorchBackend:
 
 def _positions(config: Any) -> int:
     """Most tokens of one text. The graph holds for all of them: limits are kept by the server."""
-    return int(getattr(config, "max_position_embeddings", 4096)) - _OFFSET.get(str(config.model_type), 0)
+    found = int(getattr(config, "max_position_embeddings", 0) or 0)
+    return found - _OFFSET.get(str(config.model_type), 0) if found > 0 else _ANY_LENGTH
