@@ -13,10 +13,13 @@ import transformers
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import Verdict
-from enginewright_api.optimization import Quantization
+from enginewright_api.optimization import Pruning, Quantization
 from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import Backend
+from enginewright_builder.compression.prune import prune
 from enginewright_builder.compression.structure import load_model
+from enginewright_builder.compression.training import quiet
+from enginewright_builder.datasets.rows import Row
 from enginewright_builder.description import describe
 from enginewright_builder.sources.checkpoint import inspect
 from enginewright_builder.toolchain.backends import backend_of
@@ -24,6 +27,7 @@ from tests.builder.building import ORT_DYNAMIC, Builder, request
 from tests.builder.tiny import save_tiny
 
 pytestmark = pytest.mark.timeout(300)
+OPENVINO = backend_of(Backend.OPENVINO)
 SHAPE = {
     "vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
     "max_position_embeddings": 260,
@@ -114,14 +118,14 @@ def test_torch_engines_follow_the_length_too(kind: str, tmp_path: Path) -> None:
 def test_int8_engines_hold_a_byte_a_weight_and_answer_nearly_so(kind: str, tmp_path: Path) -> None:
     folder = saved(kind, tmp_path / "whole")
     description = described(folder, Backend.OPENVINO)
-    made, packed = backend_of(Backend.OPENVINO), tmp_path / "packed"
+    packed = tmp_path / "packed"
     packed.mkdir()
-    made.export(folder, description, tmp_path)
+    OPENVINO.export(folder, description, tmp_path)
     settings = Quantization.model_validate({"format": "INT8", "method": "MinMax", "calibration": {"samples": 8}})
-    made.quantize(tmp_path, description, settings, [fed(description, tokens) for tokens in LENGTHS], packed)
+    OPENVINO.quantize(tmp_path, description, settings, [fed(description, tokens) for tokens in LENGTHS], packed)
     whole, small = ((place / "openvino.bin").stat().st_size for place in (tmp_path, packed))
     assert small < 0.7 * whole
-    (answered,) = made.answers(packed, description, [fed(description, 64)], 1)
+    (answered,) = OPENVINO.answers(packed, description, [fed(description, 64)], 1)
     wanted = eager(folder, description, 64).numpy()
     assert np.corrcoef(answered.ravel(), wanted.ravel())[0, 1] > 0.9
 
@@ -136,6 +140,37 @@ def test_deberta_is_built_judged_and_timed_through_the_server(tmp_path: Path) ->
     assert outcome.evidence is not None
     assert outcome.evidence.quality.verdict is Verdict.PASSED
     assert outcome.evidence.quality.optimized > 0.98, "cosine to the model itself"
+
+
+@pytest.mark.parametrize("kind", ["MPNet", "DebertaV2"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"granularity": "Neurons", "sparsity": 0.5, "criterion": "Reconstruction"},
+        {"granularity": "Layers", "sparsity": 0.5},
+    ],
+    ids=["neurons", "layers"],
+)
+def test_they_are_pruned_and_their_engines_answer_like_what_is_left(
+    kind: str, changed: dict[str, Any], tmp_path: Path
+) -> None:
+    whole, left = saved(kind, tmp_path / "whole"), tmp_path / "left"
+    description = described(whole, Backend.OPENVINO)
+    rows = [Row(" ".join(f"w{number}" for number in range(start, start + 20))) for start in range(2, 70)]
+    prune(whole, description.task, Pruning.model_validate(changed), rows, left, quiet)
+    sizes = [sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in (whole, left)]
+    assert sizes[1] < 0.9 * sizes[0]
+    OPENVINO.export(left, description, tmp_path)
+    (answered,) = OPENVINO.answers(tmp_path, description, [fed(description, 40)], 1)
+    np.testing.assert_allclose(answered, eager(left, description, 40), atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["MPNet", "DebertaV2"])
+def test_their_heads_share_positions_and_stay(kind: str, tmp_path: Path) -> None:
+    whole = saved(kind, tmp_path / "whole")
+    heads = Pruning.model_validate({"granularity": "HeadsAndNeurons", "sparsity": 0.5})
+    with pytest.raises(DeterministicError, match="none can go alone; ask for Neurons or Layers"):
+        prune(whole, described(whole, Backend.OPENVINO).task, heads, [], tmp_path / "left", quiet)
 
 
 def test_bigbird_is_refused_where_its_blocks_would_matter(tmp_path: Path) -> None:

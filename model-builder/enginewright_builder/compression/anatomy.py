@@ -1,7 +1,7 @@
 """Where the layers, attention heads and feed-forward neurons of a transformers model are.
 
-Module names differ between architectures; three layouts cover BERT and its kin (RoBERTa, XLM-RoBERTa, ELECTRA),
-DistilBERT, and Llama and its kin (SmolLM2, Mistral, Qwen2, Qwen3, Gemma).
+Module names differ between architectures; the layouts cover BERT and its kin (RoBERTa, XLM-RoBERTa, ELECTRA),
+DistilBERT, MPNet, DeBERTa from v2 on, and Llama and its kin (SmolLM2, Mistral, Qwen2, Qwen3, Gemma).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class Layout:
     output: str
     expand: tuple[str, ...]
     contract: str
+    heads_part: bool = True
+    """Whether heads can go one by one; not where all layers share tables of positions that count every head."""
 
 
 _LAYOUTS = (
@@ -46,6 +48,26 @@ _LAYOUTS = (
         output="attention.out_lin",
         expand=("ffn.lin1",),
         contract="ffn.lin2",
+    ),
+    Layout(
+        attention="attention.attn",
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        output="attention.attn.o",
+        expand=("intermediate.dense",),
+        contract="output.dense",
+        heads_part=False,
+    ),
+    Layout(
+        attention="attention.self",
+        query="attention.self.query_proj",
+        key="attention.self.key_proj",
+        value="attention.self.value_proj",
+        output="attention.output.dense",
+        expand=("intermediate.dense",),
+        contract="output.dense",
+        heads_part=False,
     ),
     Layout(
         attention="self_attn",
@@ -112,7 +134,7 @@ def layers_of(model: nn.Module, *, field: str) -> list[Layer]:
         raise DeterministicError(
             "UnsupportedArchitecture",
             f"{field}: the layers of {type(model).__name__} are laid out in no way this builder knows"
-            " (BERT, RoBERTa, DistilBERT, Llama, Mistral, Qwen and their kin are); leave it out",
+            " (BERT, RoBERTa, DistilBERT, MPNet, DeBERTa, Llama, Mistral, Qwen and their kin are); leave it out",
         )
     return found
 

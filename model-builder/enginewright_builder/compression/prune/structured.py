@@ -95,6 +95,12 @@ def _heads(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe) 
     the least important of the whole model go, and each layer keeps at least one.
     """
     layers = layers_of(model, field=_FIELD)
+    if not layers[0].layout.heads_part:
+        raise DeterministicError(
+            "UnsupportedArchitecture",
+            f"{_FIELD}: all heads of {type(model).__name__} share tables of positions, so that none can go alone; ask"
+            " for Neurons or Layers",
+        )
     before = [heads_of(model, layer) for layer in layers]
     total, uniform = sum(heads.key_value for heads in before), says_heads(model)
     if uniform:
