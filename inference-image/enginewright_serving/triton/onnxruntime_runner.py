@@ -9,8 +9,8 @@ from enginewright_serving.triton.feeds import feed
 from enginewright_serving.triton.runner import Tensors, Vectors
 
 SLOWER = ("SkipLayerNormFusion",)
-"""Passes of its optimiser that cost time on CPUs: the node for residual and normalisation takes four times as long as
-the two that it replaces (`python -m benchmarks.fusing`)."""
+"""Passes of its optimiser that cost time on CPUs: the node for residual and normalisation takes longer than the two
+that it replaces (`python -m benchmarks.fusing`)."""
 
 
 class OnnxRuntimeRunner:
