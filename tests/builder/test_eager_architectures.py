@@ -13,9 +13,11 @@ import transformers
 from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.evidence import Verdict
-from enginewright_api.optimization import Pruning, Quantization
+from enginewright_api.optimization import Distillation, LowRank, Pruning, Quantization
 from enginewright_api.recipe import Recipe
 from enginewright_api.serving_spec import Backend
+from enginewright_builder.compression.distill import distill
+from enginewright_builder.compression.low_rank import factorize
 from enginewright_builder.compression.prune import prune
 from enginewright_builder.compression.structure import load_model
 from enginewright_builder.compression.training import quiet
@@ -143,21 +145,23 @@ def test_deberta_is_built_judged_and_timed_through_the_server(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["MPNet", "DebertaV2"])
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"granularity": "Neurons", "sparsity": 0.5, "criterion": "Reconstruction"},
-        {"granularity": "Layers", "sparsity": 0.5},
-    ],
-    ids=["neurons", "layers"],
-)
-def test_they_are_pruned_and_their_engines_answer_like_what_is_left(
-    kind: str, changed: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("changed", ["neurons", "layers", "student", "low rank"])
+def test_they_are_made_smaller_and_their_engines_answer_like_what_is_left(
+    kind: str, changed: str, tmp_path: Path
 ) -> None:
     whole, left = saved(kind, tmp_path / "whole"), tmp_path / "left"
     description = described(whole, Backend.OPENVINO)
-    rows = [Row(" ".join(f"w{number}" for number in range(start, start + 20))) for start in range(2, 70)]
-    prune(whole, description.task, Pruning.model_validate(changed), rows, left, quiet)
+    task, rows = description.task, [Row(" ".join(f"w{word}" for word in range(at, at + 20))) for at in range(2, 70)]
+    if changed == "neurons":
+        half = {"granularity": "Neurons", "sparsity": 0.5, "criterion": "Reconstruction"}
+        prune(whole, task, Pruning.model_validate(half), rows, left, quiet)
+    elif changed == "layers":
+        prune(whole, task, Pruning.model_validate({"granularity": "Layers", "sparsity": 0.5}), rows, left, quiet)
+    elif changed == "student":
+        student = {"student": {"layers": 1}, "objectives": ["Logits", "HiddenStates"], "maxSteps": 2}
+        distill(whole, [whole], task, Distillation.model_validate(student), rows, left, quiet)
+    else:
+        factorize(whole, task, LowRank.model_validate({"rank": 4}), left, quiet)
     sizes = [sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in (whole, left)]
     assert sizes[1] < 0.9 * sizes[0]
     OPENVINO.export(left, description, tmp_path)
