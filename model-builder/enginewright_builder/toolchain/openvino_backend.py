@@ -11,6 +11,7 @@ from enginewright_api.engine_description import HIDDEN_STATES, EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format, Granularity, Quantization, QuantizationMethod
 from enginewright_api.weight_support import weights_only
+from enginewright_builder.toolchain.conversion import reason
 from enginewright_builder.toolchain.graph import example_inputs, load_encoder
 from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.openvino_bf16 import arrange_for_bf16
@@ -48,8 +49,9 @@ class OpenVINOBackend:
                 input=[_input(name, description) for name in description.inputs],
             )
         except (ov.frontend.OpConversionFailure, RuntimeError) as error:
-            reason = str(error).rpartition("Exception:\n")[2].strip().splitlines()[0]  # after "by tracing"
-            raise DeterministicError("UnsupportedOperator", f"OpenVINO cannot convert the model: {reason}") from error
+            raise DeterministicError(
+                "UnsupportedOperator", f"OpenVINO cannot convert the model: {reason(error)}"
+            ) from error
         for port, name in zip(model.inputs, description.inputs, strict=True):
             port.get_tensor().set_names({name})
         model.outputs[0].get_tensor().set_names({description.output})

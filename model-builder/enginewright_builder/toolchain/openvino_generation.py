@@ -15,6 +15,7 @@ from enginewright_api.engine_description import EngineDescription
 from enginewright_api.errors import DeterministicError
 from enginewright_api.optimization import Format, Quantization
 from enginewright_api.weight_support import FEW_BITS
+from enginewright_builder.toolchain.conversion import reason
 from enginewright_builder.toolchain.inputs import Feed
 from enginewright_builder.toolchain.openvino_decoder import OpenVINODecoderWeights
 from enginewright_builder.toolchain.openvino_names import canonical_names
@@ -49,8 +50,9 @@ class OpenVINOGenerationBackend:
         try:
             export_from_model(model, output=into, task="text-generation-with-past", stateful=True, device="cpu")
         except (RuntimeError, ValueError, NotImplementedError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise DeterministicError("UnsupportedOperator", f"Optimum cannot export the model: {first}") from error
+            raise DeterministicError(
+                "UnsupportedOperator", f"Optimum cannot export the model: {reason(error)}"
+            ) from error
         _export_tokenizer(checkpoint, into)
         wanted = {GRAPH, WEIGHTS, *_CONFIGURATION}
         for path in into.iterdir():
