@@ -112,6 +112,13 @@ CANDIDATES = (
 PATIENT = (Candidate("INT8, two fifths of heads and neurons pruned", thinner=0.4, steps=1600),)
 """Needs more training than the table has time for."""
 
+FULL = (
+    Candidate("INT8"),
+    Candidate("INT8, half of heads and neurons pruned", thinner=0.5),
+    Candidate("INT8, student of half of the layers", kept_layers=0.5),
+)
+"""For a model of twice MiniLM's depth and width, which has more to give."""
+
 ALONE = (
     Candidate("INT8"),
     Candidate("six tenths of heads and neurons pruned, float32", thinner=0.6, int8=False),
@@ -218,7 +225,7 @@ def main() -> int:
         large = Model(random_classifier(), 12, learnt=False)
         small = Model(trained_classifier(shape="minilm"), 6, learnt=True)
     console, found = Console(width=160), []
-    chosen_from = ALONE if given.alone else PATIENT if given.patient else CANDIDATES
+    chosen_from = ALONE if given.alone else PATIENT if given.patient else FULL if given.full else CANDIDATES
     fresh = tempfile.TemporaryDirectory(prefix="enginewright-bench-speed-")
     for candidate in (replace(one, steps=given.steps or one.steps) for one in chosen_from):
         if not re.search(given.only, candidate.name):

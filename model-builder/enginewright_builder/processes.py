@@ -35,6 +35,7 @@ class Children:
         self._processes: dict[subprocess.Popen[bytes], str] = {}
         """Each with the mark that is in its environment and in that of everything below it."""
         self._lock = threading.Lock()
+        self._ending = threading.Lock()
         self._closed = False
         self._library = ctypes.CDLL(None, use_errno=True)
         # The kernel's "parent" is the thread that forked, so that thread has to live as long as the children.
@@ -76,11 +77,15 @@ class Children:
         _end(ending)
 
     def close(self) -> None:
-        """End everything; nothing can be started afterwards."""
-        with self._lock:
-            self._closed = True
-            ending, self._processes = self._processes, {}
-        _end(ending)
+        """End everything; nothing can be started afterwards. Whoever calls while another ends them waits, too.
+
+        Otherwise the program could be over before what it started is.
+        """
+        with self._ending:
+            with self._lock:
+                self._closed = True
+                ending, self._processes = self._processes, {}
+            _end(ending)
         self._spawner.shutdown()
 
     def _die_with_parent(self) -> None:

@@ -88,6 +88,19 @@ def test_what_a_child_starts_while_it_ends_is_ended_too() -> None:
     assert gone(int(parent.stdout.readline()))
 
 
+def test_whoever_closes_too_waits_until_all_are_gone() -> None:
+    children = Children()
+    stubborn = children.start(STUBBORN, stdout=subprocess.PIPE)
+    assert stubborn.stdout is not None
+    stubborn.stdout.readline()
+    first = threading.Thread(target=children.close)
+    first.start()
+    time.sleep(0.5)
+    children.close()
+    assert stubborn.returncode == -signal.SIGKILL, "an interrupted build closes in a thread of its own, and again"
+    first.join()
+
+
 def test_the_children_of_others_are_left_alone() -> None:
     ours, theirs = Children(), Children()
     child, other = ours.start(SLEEP), theirs.start(SLEEP)
