@@ -38,18 +38,19 @@ class Inputs:
     linears: dict[str, nn.Linear]
     products: dict[str, torch.Tensor]
 
-    def scores(self, name: str, pieces: int) -> torch.Tensor:
+    def scores(self, name: str, pieces: int, *, kept: int = 1) -> torch.Tensor:
         """What goes missing of the output's energy (share) when a piece is the next to go [pieces].
 
-        Pieces are equal runs of inputs. They are scored as they go, so scores rise in the order of going; the last one
-        never goes.
+        Pieces are equal runs of inputs. They are scored as they go, so scores rise in the order of going; the last
+        `kept` never go.
         """
         surgery = _Surgery(self._inputs(name), self.linears[name].weight.detach().double(), pieces)
         energy = float(((surgery.weight @ self._inputs(name)) * surgery.weight).sum())
         found = torch.full((pieces,), torch.inf, dtype=torch.float64)
         highest = 0.0
-        while len(surgery.alive) > 1:
-            for piece, error in surgery.remove(max(1, pieces // _ROUNDS)):
+        at_once = max(1, pieces // _ROUNDS)
+        while len(surgery.alive) > kept:
+            for piece, error in surgery.remove(min(at_once, len(surgery.alive) - kept)):
                 highest = max(highest * _RISING, error / max(energy, _TINY))
                 found[piece] = highest
         return found
@@ -117,7 +118,10 @@ def inputs_of_heads(model: nn.Module, layer: Layer, heads: Sequence[int]) -> lis
 
 
 class _Surgery:
-    """Inputs of one linear while pieces of them go: the inverse of their products, and the weights as compensated."""
+    """Inputs of one linear while pieces of them go: the inverse of their products, and the weights as compensated.
+
+    Both hold only what is left, so that each round costs less than the one before.
+    """
 
     def __init__(self, products: torch.Tensor, weight: torch.Tensor, pieces: int) -> None:
         self.alive = list(range(pieces))
@@ -127,21 +131,22 @@ class _Surgery:
 
     def remove(self, count: int) -> list[tuple[int, float]]:
         """The cheapest pieces with the error that each adds (squared, summed over tokens), cheapest first."""
-        alive, size = torch.tensor(self.alive), self._size
-        where = (alive[:, None] * size + torch.arange(size)).reshape(len(alive), size)
-        blocks = self._inverse[where[:, :, None], where[:, None, :]]
-        weights = self.weight[:, where]
+        left, size = len(self.alive), self._size
+        blocks = self._inverse.reshape(left, size, left, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        weights = self.weight.reshape(-1, left, size)
         errors = torch.einsum("opi,pij,opj->p", weights, torch.linalg.inv(blocks), weights)
-        chosen = torch.argsort(errors, stable=True)[: min(count, len(alive) - 1)]
-        gone = where[chosen].flatten()
-        self._cut(gone)
-        self.alive = [piece for piece in self.alive if piece not in set(alive[chosen].tolist())]
-        return [(int(alive[index]), float(errors[index])) for index in chosen]
+        order = torch.argsort(errors, stable=True)
+        chosen, others = order[:count], torch.sort(order[count:]).values
+        where = torch.arange(left * size).reshape(left, size)
+        self._cut(where[chosen].flatten(), where[others].flatten())
+        gone = [(self.alive[index], float(errors[index])) for index in chosen.tolist()]
+        self.alive = [self.alive[index] for index in others.tolist()]
+        return gone
 
-    def _cut(self, gone: torch.Tensor) -> None:
-        share = torch.linalg.solve(self._inverse[gone][:, gone], self._inverse[gone])
-        self.weight -= self.weight[:, gone] @ share
-        self._inverse -= self._inverse[:, gone] @ share
+    def _cut(self, gone: torch.Tensor, rest: torch.Tensor) -> None:
+        share = torch.linalg.solve(self._inverse[gone][:, gone], self._inverse[gone][:, rest])
+        self.weight = self.weight[:, rest].addmm_(self.weight[:, gone], share, alpha=-1)
+        self._inverse = self._inverse[rest][:, rest].addmm_(self._inverse[rest][:, gone], share, alpha=-1)
 
 
 def _damped(products: torch.Tensor) -> torch.Tensor:

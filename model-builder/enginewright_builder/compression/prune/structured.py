@@ -66,7 +66,7 @@ def _neurons(model: transformers.PreTrainedModel, pruning: Pruning, probe: Probe
         if inputs is None:
             scores = neuron_scores(model, layers, pruning.criterion, probe)
         else:
-            scores = [inputs.scores(name, inputs.linears[name].in_features) for name in names]
+            scores = [inputs.scores(name, inputs.linears[name].in_features, kept=kept) for name in names]
         for layer, name, each in zip(layers, names, scores, strict=True):
             chosen = highest(each, kept)
             if inputs is not None:
