@@ -11,9 +11,8 @@ import pytest
 import torch
 import transformers
 
-from enginewright_api.engine_description import EngineDescription
 from enginewright_serving.triton.openvino_generation import OpenVinoGenerationRunner
-from tests.builder.test_sliding_window import export, generated
+from tests.builder.test_sliding_window import decoder_description, export, generated
 from tests.builder.tiny_llama import VOCABULARY, write_tiny_llama
 
 pytestmark = pytest.mark.timeout(600)
@@ -36,6 +35,8 @@ MORE: dict[str, dict[str, Any]] = {
     "GPTBigCodeForCausalLM": GPT2,
     "GPTNeoXForCausalLM": USUAL,
     "GraniteForCausalLM": USUAL,
+    "LlamaForCausalLM": USUAL,
+    "MistralForCausalLM": USUAL,
     "MixtralForCausalLM": USUAL | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "Olmo2ForCausalLM": USUAL,
     "OlmoForCausalLM": USUAL,
@@ -66,24 +67,11 @@ def model(architecture: str) -> Any:
 @pytest.mark.parametrize("architecture", [*ALWAYS, *MORE])
 def test_engines_score_and_generate_as_transformers_does(architecture: str, tmp_path: Path) -> None:
     if architecture in MORE and ALL not in os.environ:
-        pytest.skip(f"one of many; {ALL}=1 takes them all, about three minutes")
+        pytest.skip(f"one of many; {ALL}=1 takes them all, some minutes")
     folder = write_tiny_llama(tmp_path / "checkpoint", ["abcdefghij klmnopqrstuvwxyz"])
     eager = model(architecture)
     eager.save_pretrained(folder)
-    described = EngineDescription.model_validate(
-        {
-            "task": "TextGeneration",
-            "backend": "OpenVINO",
-            "entry": "openvino_model.xml",
-            "inputs": ["input_ids", "attention_mask", "position_ids"],
-            "output": "logits",
-            "outputDimension": VOCABULARY,
-            "limits": {"maxBatchSize": 2, "maxInputTokens": 96, "maxOutputTokens": 16},
-            "generation": {"maxContextTokens": 112, "eosTokenIds": [2], "kvCachePrecision": "f32"},
-            "runtimePackage": "x",
-            "runtimeVersion": "x",
-        }
-    )
+    described = decoder_description()
     (tmp_path / "engine").mkdir()
     export(folder, described, tmp_path)
     runner = OpenVinoGenerationRunner(tmp_path / "engine" / described.entry, described, 2)

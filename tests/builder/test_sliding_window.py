@@ -126,7 +126,15 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, OpenVinoGene
             if parameter.dim() == 2:
                 parameter.normal_(std=1.0 if "embed" in name else 0.3)
     model.save_pretrained(folder)
-    described = EngineDescription.model_validate(
+    described = decoder_description()
+    (root / "engine").mkdir()
+    export(folder, described, root)
+    return model, OpenVinoGenerationRunner(root / "engine" / described.entry, described, 2)
+
+
+def decoder_description() -> EngineDescription:
+    """Short prompts and answers, with a cache that rounds nothing."""
+    return EngineDescription.model_validate(
         {
             "task": "TextGeneration",
             "backend": "OpenVINO",
@@ -140,9 +148,6 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, OpenVinoGene
             "runtimeVersion": "x",
         }
     )
-    (root / "engine").mkdir()
-    export(folder, described, root)
-    return model, OpenVinoGenerationRunner(root / "engine" / described.entry, described, 2)
 
 
 def export(folder: Path, described: EngineDescription, root: Path) -> None:
